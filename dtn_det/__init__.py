@@ -42,7 +42,7 @@ register()
 
 
 def __getattr__(name: str) -> Any:
-    """Import the conversions on first use: they need torch, without which much of the package works."""
+    """Import the conversions on first use, because they need torch, and much of the package works without torch."""
     if name in __all__:
         from dtn_det import conversion
 

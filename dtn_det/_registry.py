@@ -3,8 +3,8 @@
 A config needs nothing but ``custom_imports = dict(imports=['dtn_det'])``, and importing the layers takes no longer than
 importing torch. So each name is registered with a function that imports the class only when a config builds it. Names
 are registered as soon as MMEngine's registries exist: immediately if they have been imported, otherwise right after
-their import. The registries of MMDetection and mmpretrain search the root registries, in any scope, for names that they
-lack.
+their import. Whatever the scope, a registry of MMDetection or mmpretrain searches the root registries for a name that
+it lacks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "TRANSFORMS": {
         "ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption",
-        # MMDetection up to 3.3 has its own Corrupt, which takes precedence in its scope.
+        # MMDetection up to 3.3 has a Corrupt too, which takes precedence in the scope mmdet.
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
     "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.ClassifierEMAHook"},
@@ -82,8 +82,8 @@ def _register_norm() -> None:
 def drop_notices() -> None:
     """Make MMEngine's `print_log` leave out :data:`NOTICES` and print everything else.
 
-    Redirecting the standard output during imports would not suffice, because the datasets are imported long after the
-    models, by any code that needs them first.
+    Redirecting the standard output during imports would not suffice, because modules of data sets are imported long
+    after modules of models, and not always by the same code.
     """
     vars(importlib.import_module("mmengine.logging.logger"))["print"] = _print
 

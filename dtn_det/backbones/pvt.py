@@ -31,7 +31,7 @@ class DTNPVTEncoderLayer(PVTEncoderLayer):  # type: ignore[misc]
     """A PVT block that passes the grid of the tokens to its norms.
 
     Args:
-        block: MMDetection's block. The new block takes over its attention and feed-forward network.
+        block: MMDetection's block. Its attention and feed-forward network become parts of the new block.
         norm1: Norm before the attention, DTN or LayerNorm.
         norm2: Norm before the feed-forward network.
         with_cp: Recompute the block in the backward pass instead of storing its activations.
@@ -40,7 +40,8 @@ class DTNPVTEncoderLayer(PVTEncoderLayer):  # type: ignore[misc]
     def __init__(self, block: PVTEncoderLayer, norm1: nn.Module, norm2: nn.Module, with_cp: bool = False) -> None:
         BaseModule.__init__(self)
         self.with_cp = with_cp
-        # Set in the same order as in the parent class, so that parameters have the same order as in MMDetection.
+        # Assign the submodules in the order of the parent class, so that parameters are in the same order as in
+        # MMDetection.
         self.norm1 = norm1
         self.attn = block.attn
         self.norm2 = norm2
@@ -153,7 +154,7 @@ def set_eps(norm: nn.Module, eps: float | None) -> None:
 
 
 def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
-    """Return the smallest image side for which each map is at least as large as the stage's spatial reduction.
+    """Return the smallest image side for which no map is smaller than the spatial reduction ratio of its stage.
 
     Returns:
         The side in pixels.
@@ -187,10 +188,10 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
             has are then ignored.
         dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         spt: Use Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings and their
-            norms. If a side of an image or map is not a multiple of the patch, it is padded, whereas MMDetection's
-            class cuts off the rest. The paper does not cover PVT: this option and ``lsa`` extend it.
-        lsa: Use Locality Self-Attention of the same paper: each head has a learned scale, and where keys are not
-            spatially reduced, which is stage 4, no token attends to itself.
+            norms. A side of an image or map that is not a multiple of the patch size is padded, whereas MMDetection's
+            class cuts off the surplus pixels. The paper does not cover PVT: this option and ``lsa`` extend it.
+        lsa: Use Locality Self-Attention of the same paper: each head has a learned scale. In stage 4, where keys are
+            not spatially reduced, no token attends to itself.
         with_cp: Recompute each block in the backward pass instead of storing its activations.
         frozen_stages: Which parts are not trained: -1 for none, 0 for the first patch embedding, ``k`` for the first
             patch embedding and the first ``k`` stages.

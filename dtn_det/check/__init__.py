@@ -16,8 +16,8 @@ from dtn_det.datasets.remarks import Remark
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
 
-# Files with these suffixes are not checked as checkpoints, although `other_format` knows web pages and archives, which
-# failed downloads leave under the names of checkpoints.
+# Suffixes of files that are not checked as checkpoints. `other_format` recognises web pages and archives too, because
+# failed downloads leave such files under the names of checkpoints.
 _TEXTS = (".json", ".html", ".htm", ".xml", ".svg", ".zip", ".gz", ".tgz")
 # How many values of a fact are shown in the terminal.
 _SHOWN = 12

@@ -68,7 +68,7 @@ def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> I
         return
     heads = head_numbers(target.config.get("model"))
     numbers, (names, _) = set(heads.values()), checkpoint_classes(content)
-    # Panoptic heads count things and stuff separately, and the names are those of both.
+    # Panoptic heads count things and stuff separately, but the names cover both, so the counts are not compared.
     panoptic = any(key.endswith("num_things_classes") for key in heads)
     if names is not None and len(numbers) == 1 and len(names) not in numbers and not panoptic:
         yield names_left_out(names, numbers.pop(), str(path))
@@ -97,9 +97,10 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
-    """Fit weights to a model. As in `dtn-det mce`, a model of timm gets as many classes as the weights have.
+    """Fit weights to a model.
 
-    It also gets the input size that is stated with the weights, and a remark tells which settings are taken from there.
+    As in `dtn-det mce`, a model of timm gets the number of classes of the weights, and the input size that is stated
+    with them. A remark lists the stated settings that are used.
     """
     model = target.build()
     if target.config is not None:
@@ -117,7 +118,7 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
         return fit_weights(model, content, str(path))
     number = None
     if getattr(model, "num_classes", None) == 0:
-        # By this name timm has features alone, but dtn-det mce builds a classifier.
+        # Under this name timm builds a model without a classifier, but `dtn-det mce` builds a model with one.
         number = _classes_of_head(model, content)
         model = target.build(number or 1)
     name = target.source.removeprefix(TIMM)
@@ -144,19 +145,18 @@ def _fitted_classes(model: nn.Module, path: Path, content: Mapping[str, Any], ta
         number = error.num_classes or _classes_of_head(model, content)
         if number in (None, getattr(model, "num_classes", None)):
             raise
-        # This model has the right number of classes, so if the weights do not fit it either, the error names another
-        # cause.
+        # The rebuilt model has the number of classes of the file, so an error raised here names another cause.
         return _with_classes(fit_weights(target.build(number), content, str(path)), number, path, target)
 
 
 def _with_classes(loaded: Loaded, number: int, path: Path, target: Target) -> Loaded:
-    """Add a remark on the number of classes of the file, which is not that of the model by its name alone."""
+    """Add a remark that the file has another number of classes than the model that timm builds by default."""
     what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
     return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), number)))
 
 
 def _classes_of_head(model: nn.Module, content: Mapping[str, Any]) -> int | None:
-    """Return the number of rows of the layer that timm names as the classifier; None if this is not one number."""
+    """Return the number of rows of timm's classifier layer; None without such a layer, or if several layers differ."""
     settings = getattr(model, "pretrained_cfg", None)
     classifier = settings.get("classifier") if isinstance(settings, Mapping) else None
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())

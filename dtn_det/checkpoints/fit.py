@@ -38,7 +38,7 @@ _LEAST_OF_A_BLOCK = 4
 
 @dataclass(frozen=True)
 class Fit:
-    """The comparison of a state dict with a model. Its truth value is whether the state dict fits.
+    """The comparison of a state dict with a model. It is true if the state dict fits.
 
     Attributes:
         missing: Names of the model that the state dict lacks.
@@ -180,7 +180,7 @@ class Fit:
 
     @property
     def head_rows(self) -> int | None:
-        """The state dict's number of classes if no other shapes differ, whatever names differ; else None."""
+        """The state dict's number of classes if no other shapes differ; else None. Names may differ."""
         return None if self._rows is None else self._rows[0]
 
     @property
@@ -219,7 +219,7 @@ def compare_weights(
     # Some wrappers add their name in `named_buffers()` but not in state dicts, so only the ends of names are compared.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # If the model itself has norms with options, those of the file may be the same norms under other names.
+    # If the model has norms with options too, the file may hold the same norms under other names, so none is reported.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
@@ -259,7 +259,7 @@ def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> S
         own: State dict of the model, with the model's own tensors rather than copies.
 
     Returns:
-        The state dict with these names.
+        The state dict with the missing names added.
     """
     known = {_storage(value): name for name, value in own.items() if name in state}
     known.pop(None, None)
@@ -298,8 +298,8 @@ def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
 def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
     """Return whether some names belong to numbered blocks that ``others`` lack, in a list of blocks that both have.
 
-    A block counts if it has at least :data:`_LEAST_OF_A_BLOCK` of the names. A whole list that ``others`` lack shows no
-    difference of depth: the list may only have another name there.
+    A block counts if at least :data:`_LEAST_OF_A_BLOCK` of the names belong to it. If ``others`` lack a whole list, the
+    depth need not differ, because the list may only have another name.
     """
     known = {block for name in others for block in _blocks(name)}
     rows = {block.rpartition(".")[0] for block in known}
@@ -315,7 +315,7 @@ def _blocks(name: str) -> list[str]:
 def _other_names(
     unexpected: Mapping[str, torch.Size], missing: Mapping[str, torch.Size]
 ) -> tuple[tuple[str, str], ...]:
-    """Pair each missing name with the most similar unexpected name of its shape; empty if some would be left over."""
+    """Pair each missing name with the most similar unexpected name of its shape; empty if any name has no partner."""
     if not missing or Counter(unexpected.values()) != Counter(missing.values()):
         return ()
     # Libraries concatenate the four neighbours of Swin's patch merging in different orders, so renaming is not enough.
@@ -339,7 +339,7 @@ def _likeness(one: str, other: str) -> tuple[bool, int]:
 
 
 def _change(one: str, other: str) -> tuple[list[str], list[str]]:
-    """Return the parts of each name that remain without the common beginning and end."""
+    """Return the parts of two dotted names between their common beginning and their common end."""
     first, second = one.split("."), other.split(".")
     for _ in range(2):
         while first and second and first[0] == second[0]:
@@ -349,7 +349,7 @@ def _change(one: str, other: str) -> tuple[list[str], list[str]]:
 
 
 def _of_each_kind(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return up to :data:`_SHOWN` pairs of names, one for each kind of renaming, whatever the number of the block."""
+    """Return one pair of names for each kind of renaming, up to :data:`_SHOWN`. Numbers in names make no new kind."""
     kinds = {re.sub(r"\d+", "0", str(_change(*pair))): pair for pair in reversed(list(pairs))}
     return list(kinds.values())[: -_SHOWN - 1 : -1]
 

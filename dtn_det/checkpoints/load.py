@@ -60,8 +60,8 @@ def load_weights(
     Args:
         model: The model, or wrappers with the model as ``module``. It stays unchanged if the checkpoint does not fit.
         source: Path or URL, see :func:`dtn_det.checkpoints.read.read_checkpoint`.
-        weights: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one; in a file
-            of mmcv's EMAHook, None takes the weights under the names of the model.
+        weights: ``'ema'`` or ``'plain'``, for a checkpoint with both. With None, the average is taken if there is one.
+            For a file of mmcv's EMAHook, None means the weights under the names of the model.
         advice: What the user can do if the checkpoint does not fit, as the end of a sentence.
 
     Raises:
@@ -86,18 +86,18 @@ def fit_weights(
 ) -> Loaded:
     """Find all weights of a model in the content of a checkpoint, without loading them.
 
-    If the source is a folder with several networks, the one that fits is read and taken in place of the content.
+    If the source is a folder with several networks, the network that fits is read and used instead of the content.
 
     Args:
         model: The model; left unchanged, except that ``options='take'`` sets the options of its layers.
         weights: See :func:`load_weights`.
         advice: See :func:`load_weights`.
         options: What to do if the options of layers differ.
-        partial: Accept weights that do not fit, or whose model has other windows; what is missing or left over is then
-            neither checked nor reported.
+        partial: Accept weights that do not fit, or whose model has other attention windows. Missing and unexpected
+            names are then neither checked nor reported.
 
     Raises:
-        CheckpointError: The weights do not fit, their model has other windows, or options differ with
+        CheckpointError: The weights do not fit, their model has other attention windows, or options differ with
             ``options='refuse'``.
     """
 
@@ -121,7 +121,6 @@ def _fit_content(
     options: OptionsPolicy,
     partial: bool,
 ) -> Loaded:
-    """Fit the content of one checkpoint, see :func:`fit_weights`."""
     model = inner_model(model)
     own = model.state_dict()
     found = find_weights(own, content, source, weights)
@@ -144,7 +143,7 @@ def _fit_content(
 
 
 def _check_parts(fit: Fit, found: Weights, source: str) -> None:
-    """Check that the names that the model lacks are no parts of a parametrization."""
+    """Check that no name that the model lacks belongs to a parametrization."""
     try:
         check_parametrizations({name: found.state[name] for name in fit.unexpected if name in found.state})
     except CheckpointError as error:
@@ -247,7 +246,7 @@ def _lacks_classifier(fit: Fit, model: nn.Module) -> bool:
 
 
 def _to_build(fit: Fit, model: nn.Module, source: str) -> str:
-    """Return advice to build the model of timm that the file needs; empty if its arguments are not known."""
+    """Return advice on building the timm model that fits the file; empty if the arguments for it are not known."""
     number = fit.head_rows or getattr(model, "num_classes", None)
     if fit.structure is None or not fit.structure.arguments or not timm_name(model) or not isinstance(number, int):
         return ""

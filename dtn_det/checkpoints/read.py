@@ -27,7 +27,7 @@ from dtn_det.checkpoints.state_dict import MERGE, some
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
-# As PyTorch names a class or function that it does not load.
+# PyTorch's error message for a class or function that it refuses to load.
 _FOREIGN_CLASS = re.compile(r"GLOBAL ([\w.]*\w) was not an allowed global")
 
 
@@ -98,7 +98,7 @@ def _read_parts(index: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for part in parts:
         content = _read_file(index.parent / part)
-        # A part may also hold tensors that the index does not list, or lists in another part.
+        # Take only the tensors that the index lists for this part: a part may hold further tensors.
         state.update((name, value) for name, value in content.items() if part_of.get(name) == part)
     absent = [name for name in part_of if name not in state]
     if absent:
@@ -159,7 +159,7 @@ def _cause(error: Exception) -> str:
 
 
 def _foreign(error: pickle.UnpicklingError) -> str:
-    """Return what in a file is no plain data: its class, or else the last reason that PyTorch gives."""
+    """Describe what in a file is not plain data: the class of an object, or else the last reason that PyTorch gives."""
     text = _TERMINAL_CODE.sub("", str(error))
     if found := _FOREIGN_CLASS.search(text):
         return f"one with an object of {found[1]}"
@@ -183,7 +183,7 @@ def _local_path(source: str) -> Path:
 
 def _download(url: str) -> Path:
     """Download a file once. In a distributed run the first process downloads while the other processes wait."""
-    # Hubs name the file of every model model.safetensors, so different URLs can end in the same name.
+    # The name begins with a hash of the URL, because many URLs end in the same name, such as model.safetensors.
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlparse(url).path).name}"
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()

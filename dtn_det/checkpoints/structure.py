@@ -29,7 +29,7 @@ _ROLES = {
     **dict.fromkeys(("k_norm", "k_proj", "key"), "keys"),
     **dict.fromkeys(("v_proj", "value"), "values"),
 }
-# A module of one of these roles also differs from any module without a role.
+# Roles whose modules also differ from every module without a role.
 _OF_THEIR_OWN = frozenset({"after pooling", "before the blocks", "distillation head"})
 _AFTER_POOLING = re.compile(r"(^|\.)fc_norm\.\w+$")
 _CLASS_TOKEN = re.compile(r"(^|\.)cls_token$")
@@ -81,7 +81,7 @@ def find_structure(
 
 
 def _known(unexpected: tuple[str, ...], missing: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Structure]]:
-    """Yield known differences between models of timm that the names show, each after the names that it explains."""
+    """Yield pairs: the names that a known difference between models of timm explains, and the difference."""
     for beyond, lacking, is_files in ((unexpected, missing, True), (missing, unexpected, False)):
         there, here = ("file", "model") if is_files else ("model", "file")
         norms = {name: name.replace("fc_norm", "norm") for name in beyond if _AFTER_POOLING.search(name)}
@@ -95,7 +95,8 @@ def _known(unexpected: tuple[str, ...], missing: tuple[str, ...]) -> Iterator[tu
         if any(map(_CLASS_TOKEN.search, lacking)) and not any(map(_CLASS_TOKEN.search, beyond)):
             cause = f"The {here} has a class token, and the {there} none."
             tokens = tuple(filter(_CLASS_TOKEN.search, lacking))
-            # Without a difference of norms, nothing shows how the outputs are pooled.
+            # Only a difference of norms shows how the outputs are pooled. Without one, the arguments for timm are not
+            # known.
             yield tokens, Structure(cause, {"class_token": not is_files} if pooled else {})
         distilled = tuple(filter(_DISTILLED.search, beyond))
         if distilled:

@@ -57,7 +57,7 @@ class Relation:
     average: str = ""
 
     def choose(self, one: str, other: str, wanted: WeightsKind | None) -> str:
-        """Return the set of the wanted kind, or if no kind is wanted, the set that is meant."""
+        """Return the set of the wanted kind; if ``wanted`` is None, the set that is meant."""
         if wanted is None or not self.average:
             return self.meant
         return self.average if wanted == "ema" else one if self.average == other else other
@@ -69,8 +69,8 @@ def relate(
     """Decide by names and weights how two sets relate.
 
     A teacher is the average of a student only if all its names and shapes are the student's, its matrices point in the
-    same direction, and no name shows a distillation. Otherwise the teacher is another network, which was used in the
-    training of the one that is meant.
+    same direction, and no name shows a distillation. Otherwise the teacher is another network, which only served to
+    train the student.
 
     Args:
         one: Key or prefix of a set.
@@ -125,7 +125,7 @@ def same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool
 def choose_set(
     sets: Mapping[str, Mapping[str, Tensor]], wanted: WeightsKind | None = None, beside: Iterable[str] = ()
 ) -> str | None:
-    """Choose the set that is meant, or that has the wanted kind, among sets that all fit.
+    """Choose among sets that all fit: the set of the wanted kind, or the set that is meant.
 
     Args:
         sets: Names and tensors by key or prefix, at least one.

@@ -127,7 +127,7 @@ def _close(there: Tensor, here: Tensor) -> bool:
 
 
 def _window(table: Tensor) -> tuple[int, ...]:
-    """Return a table's window as height and width, or for an index of a non-square window as the number of tokens."""
+    """Return a table's window: (height, width), or (tokens,) for an index table of a non-square window."""
     if table.ndim == 4:  # coordinates: 1 x (2H - 1) x (2W - 1) x 2
         return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
     tokens = table.shape[0] if table.ndim else 0
@@ -140,7 +140,7 @@ def _written(window: tuple[int, ...]) -> str:
 
 
 def _of_window(model: nn.Module, here: tuple[int, ...], there: tuple[int, ...]) -> str:
-    """Return the name of the timm model that differs only in its windows, ``there``; empty if there is none."""
+    """Return the name of the same timm model with the windows ``there``; empty if timm has no such model."""
     name = timm_name(model)
     other = re.sub(rf"window{here[0]}(?!\d)", f"window{there[0]}", name)
     return other if other != name and is_timm_model(other) else ""

@@ -73,7 +73,7 @@ COMMANDS: Final = (
     Command("listops", "dtn_det.cli.listops", (("rich", "cli"),)),
 )
 
-# Commands that continue when they are run again after an interrupt. `corrupt` continues too, but prints this itself.
+# Commands that continue an interrupted run if called again, as main then prints. `corrupt` prints this itself.
 _CONTINUING: Final = (["demo"], ["mce"], ["mpc"], ["listops"])
 
 
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser(arguments).parse_args(arguments)
         command = next(command for command in COMMANDS if command.name == args.command)
-        # A missing package is reported before any work. MMDetection prints while it loads; standard output is for the
-        # subcommand only.
+        # Report missing packages before any work. Standard output is for the subcommand only, but MMDetection prints
+        # while it loads, so this output is redirected.
         with contextlib.redirect_stdout(sys.stderr), interrupts_remembered():
             for package, extra in command.requires:
                 require(package, extra)
@@ -143,7 +143,7 @@ def _report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     text = str(error)
-    # Messages of these three classes need no class name. Messages of other classes say little without it.
+    # Errors of these three classes explain themselves. Messages of other errors say little without the class name.
     if not text or not isinstance(error, InputError | ImportError | OSError):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     print(f"dtn-det: error: {text}", file=sys.stderr)

@@ -49,7 +49,7 @@ def find_blocks(modules: dict[str, nn.Module]) -> dict[str, TransformerBlock]:
 
 
 def num_heads(module: nn.Module) -> int | None:
-    """Return a module's number of heads; None if it has no such attribute, and is therefore no attention."""
+    """Return a module's number of heads; None if it has no attribute for this number, and is therefore no attention."""
     for name in _HEADS:
         value = getattr(module, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -76,7 +76,7 @@ def block_around(name: str, blocks: dict[str, TransformerBlock]) -> TransformerB
 
 
 def stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, TransformerBlock | None]) -> dict[str, int]:
-    """Return the number of channels of each block's outermost norm (the first of several), under the block's path."""
+    """Map each block's path to the number of channels of its outermost norm, or of the first of several outermost."""
     outermost: dict[str, tuple[int, int]] = {}
     for name, norm in norms.items():
         block = block_of[name]
@@ -103,11 +103,12 @@ def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> froze
 
 
 def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, TransformerBlock]) -> dict[str, str]:
-    """Find blocks whose tokens do not form the grid of an image, and return the reason under the path of each."""
+    """Find blocks whose tokens do not form the grid of an image, and map the path of each block to the reason."""
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():
-        # What a block reads depends on the modules around it, and these are the same for all blocks of a stage.
+        # What a block reads depends on the modules around it. All blocks of a stage lie in the same modules, so one
+        # look for each stage is enough.
         if block.stage not in of_stage:
             of_stage[block.stage] = reads(modules, path)
         what = of_stage[block.stage]

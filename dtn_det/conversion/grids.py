@@ -31,7 +31,7 @@ class RecordOutput:
     It records the grid of an output ``(B, C, H, W)`` or ``(tokens, (H, W))``.
 
     Attributes:
-        host: Path of the host that the tokens are made for.
+        host: Path of the host to which the tokens belong; see :mod:`dtn_det.conversion.grid_memory`.
         widths: Numbers of channels whose norms are converted; outputs with other numbers of channels are ignored.
     """
 
@@ -40,7 +40,7 @@ class RecordOutput:
     widths: frozenset[int]
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Keep the grid of an output if the output shows one."""
+        """Record the grid of an output if the output shows one."""
         if isinstance(output, Tensor) and output.dim() == 4:
             batch, channels, height, width = map(_side, output.shape)
             if channels in self.widths:
@@ -57,7 +57,7 @@ class RecordInput:
     """A forward pre-hook on a block. It records the grid from an argument, or from the shape of an input that is a map.
 
     Attributes:
-        target: Object in which the grid is kept.
+        target: Object that stores the grid.
         width: Channels `C` of the block's tokens.
         pair: Name and position of the argument that holds `(H, W)`.
         sides: Names and positions of the two arguments that hold height and width.
@@ -192,7 +192,8 @@ class GiveGrid:
         elif self.fixed is not None:
             grid, padded = self._fixed(num_tokens), False
             if num_tokens != grid[0] * grid[1]:
-                # When activations are recomputed, the layout of a padded batch is no longer available.
+                # When activations are recomputed, the layout of a padded batch is no longer available, so use the
+                # recorded grid.
                 seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
                 padded = seen is not None and seen.padded
         else:
@@ -219,7 +220,7 @@ class GiveGrid:
         return self.fixed[0], self.fixed[1]
 
     def _of_layout(self, layout: PatchLayout, x: Tensor) -> Grid:
-        """Return the common grid of the images in a layout; a grid from the user must be the same."""
+        """Return the grid that all images of a layout have, and check that a grid from the user is the same."""
         if layout.grid is None:
             raise InputError(
                 f"expected images of one grid at {self.name!r}, their patches row by row and padding, if any, behind "
@@ -323,7 +324,7 @@ class GiveSequence:
 
 
 def has_grid_hooks(model: nn.Module) -> bool:
-    """Return whether a model already has hooks that give its norms their grid."""
+    """Return whether a model already has hooks that pass grids to its norms."""
     hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
     return any(isinstance(hook, GiveGrid) for hook in hooks)
 
@@ -345,5 +346,5 @@ def _is_pair(value: object) -> bool:
 
 
 def _side(value: Any) -> int:
-    """Return a side of a shape as an int, also where `torch.jit.trace` makes it a tensor; keep symbolic sizes."""
+    """Return a size as an int even if `torch.jit.trace` made it a tensor; return a symbolic size unchanged."""
     return int(value) if isinstance(value, Tensor) else value

@@ -57,7 +57,7 @@ class VerifyPlaces:
 
     Attributes:
         norm: Path of the first converted norm in a block.
-        block: Path of the first block in the stage of that norm. No tokens have been mixed before it.
+        block: Path of the first block in the stage of that norm. Before this block, tokens have not been mixed.
         extra: How many tokens of the model lie outside the grid.
     """
 
@@ -141,7 +141,7 @@ class _Tap:
             handle.remove()
 
     def tokens(self, arguments: Mapping[str | int, Any]) -> tuple[Tensor, Grid] | None:
-        """Return tokens `(1, N, C)`, the grid's tokens last, and the grid; None if the block has another input."""
+        """Return tokens `(1, N, C)` that end with the grid's, and the grid; None if the block has another input."""
         self._found = self._stream = None
         args = [value for key, value in arguments.items() if isinstance(key, int)]
         try:

@@ -32,7 +32,7 @@ _LIBRARIES = ("timm", "mmcv", "mmpretrain", "mmdet")
 
 @dataclass(frozen=True)
 class Replacements:
-    """The modules of a model that a conversion replaces, and those that it keeps. Printing it lists both.
+    """The modules of a model that a conversion replaces, and the modules that it keeps. ``print`` lists them.
 
     Attributes:
         replaced: Path and class of each module that is replaced.
@@ -57,7 +57,7 @@ class _Conversion:
 
     Attributes:
         table: Name of the table of replaceable classes in each module of :mod:`dtn_det.conversion.hosts`.
-        kind: Regular expression to search for in class names, to list the patch embeddings or attentions that stay.
+        kind: Regular expression that finds patch embeddings or attentions by class name, to list those that stay.
     """
 
     argument: str

@@ -1,4 +1,4 @@
-"""The file of a corrupted tree that says what its images were made with."""
+"""The manifest of a corrupted tree: a file with the settings that its images were made with."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Manifest:
     """What all images of a tree have in common.
 
     Attributes:
-        identity: The line that says what the images were corrupted by: see :mod:`dtn_det.corruptions.identity`.
+        identity: One line on how the images were corrupted: see :mod:`dtn_det.corruptions.identity`.
         layout: One of :data:`dtn_det.corrupted_folders.layouts.LAYOUTS`.
         cropped: True if the clean images went through :func:`dtn_det.corruptions.image.resize_and_crop`.
         file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
         num_images: Number of clean images, of which the tree may hold a part in each corruption and severity.
         images: Hash of the keys and targets of the clean images.
-        classes: All class folders of the clean images, if there are some. The tree may hold only some of them, but the
-            classes are numbered over all. Trees of earlier versions do not have this entry.
-        limit: Number of images that were asked for in each corruption and severity; None for all, and in trees of
-            earlier versions. It is not compared, so that a tree can be continued with a higher limit.
+        classes: All class folders of the clean images, if there are any. The classes are numbered over all these
+            folders, even if the tree holds only some. Trees of earlier versions do not have this entry.
+        limit: Requested number of images in each corruption and severity; None for all, and in trees of earlier
+            versions. The limit is not compared, so that a tree can be continued with a higher limit.
     """
 
     identity: str
@@ -86,6 +86,6 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def _engines(stored: str, wanted: str) -> str:
-    """Advise to continue a tree with the engine that began it; empty if the current engine makes the same images."""
+    """Return advice to continue a tree with its engine; empty if the current engine makes the same images."""
     changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
     return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

@@ -150,13 +150,13 @@ EVERY_GROUP = MappingProxyType(
 
 
 def catalog_for(names: Iterable[str]) -> Catalog:
-    """Return the catalogue with those of some names that are corruptions; ImageNet-C's where none has all."""
+    """Return the first catalogue that has all known corruptions among the names; ImageNet-C's if there is none."""
     known = [name for name in names if name in EVERY]
     return next((one for one in CATALOGS if all(name in one.names for name in known)), IMAGENET_C_CATALOG)
 
 
 def catalog_of(names: Iterable[str], among: Iterable[Catalog] = CATALOGS) -> Catalog:
-    """Return the first catalogue that has all of some corruptions. ImageNet-C's comes first.
+    """Return the first catalogue that has all the names. By default ImageNet-C's is tried first.
 
     Raises:
         InputError: No catalogue has all of the names.
@@ -172,7 +172,7 @@ def catalog_of(names: Iterable[str], among: Iterable[Catalog] = CATALOGS) -> Cat
 
 
 def of_benchmarks(names: Iterable[str]) -> str:
-    """Return a text with one corruption of each benchmark that has one, such as ``fog of ImageNet-C and ...``."""
+    """Name one of the corruptions for each benchmark that has any, such as ``fog of ImageNet-C and ...``."""
     wanted = list(names)
     left, parts = list(wanted), []
     for catalog in sorted(CATALOGS, key=lambda one: -sum(name in one.names for name in wanted)):
@@ -204,7 +204,7 @@ def check_name(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> None:
 
 
 def elsewhere(name: str) -> str:
-    """Return the end of a sentence that names the benchmarks with a corruption; empty if there are none."""
+    """Return the end of a message: which benchmarks have a corruption, and how to choose them. Empty if none has."""
     found = [catalog for catalog in CATALOGS if name in catalog.names]
     titles, profiles = " and ".join(one.title for one in found), " or ".join(one.profile for one in found)
     how = f"name the profile {profiles}" if profiles else "name a folder of that benchmark's images"

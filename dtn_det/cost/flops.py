@@ -132,7 +132,7 @@ class LayerCost:
 
 @contextlib.contextmanager
 def as_layer_norm(network: nn.Module) -> Iterator[Callable[[], tuple[LayerCost, ...]]]:
-    """Within the block, make the DTN layers of a network compute LayerNorm, and record the grids of their inputs.
+    """Make the DTN layers of a network compute LayerNorm within the block, and record the grids of the layers' inputs.
 
     Yields:
         A function that returns the cost of DTN for each call of a DTN layer within the block so far.

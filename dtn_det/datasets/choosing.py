@@ -1,7 +1,7 @@
 """Choose a random part of a data set's images that is the same in every run.
 
-Which images a part holds follows from the seed and from the path or id of each image. A smaller part is contained in
-any larger part. Stores keep the number and the seed but not the list of images. The texts that are hashed below must
+The seed, and the path or id of an image, decide whether a part holds the image. A smaller part is contained in any
+larger part. Stores keep the number and the seed but not the list of images. The texts that are hashed below must
 therefore never change, or stored runs could not be continued.
 """
 

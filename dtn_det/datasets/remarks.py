@@ -20,8 +20,8 @@ class Remark:
         kind: Short identifier for programs, such as ``'other_files'``.
         what: The sentence for users that follows the count, such as ``'files with endings that are not read were passed
             over'``; its words are singular or plural to fit the count, see :func:`agreeing`.
-        count: Number of times that it happened, at least 1.
-        examples: A few of the files or objects that it happened to.
+        count: Number of cases, at least 1.
+        examples: A few of the files or objects concerned.
         partial: True if results will cover only a part of the data set, so that they are marked as partial.
     """
 

@@ -1,8 +1,8 @@
 """Training and evaluation of the models, each in a separate process that :func:`run_models` starts and watches.
 
 A process has one thread, so that both models run at once and results do not depend on the number of cores. It reports
-to its parent in lines of JSON on its standard output. It ends when its standard input is closed, which happens however
-the parent ends.
+to its parent in lines of JSON on its standard output. It ends when its standard input is closed, as happens whenever
+the parent ends, even if the parent is killed.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def draw_gates(looks: Looks) -> Figure:
 def draw_distance(looks: Looks) -> Figure:
     """Draw how far each head looks, in pixels of the network's input, along the depth of the network.
 
-    Figure 7 of Dosovitskiy et al., arXiv:2010.11929, is drawn alike, without the distance under uniform attention.
+    Figure 7 of Dosovitskiy et al., arXiv:2010.11929, is similar, but does not show the distance under uniform
+    attention.
     """
     figure = new_figure(2.1)
     axis = figure.subplots()
@@ -281,7 +282,7 @@ def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]
 
 
 def _key_stride(block: BlockLook) -> int:
-    """Return the pixels between neighbouring keys, which a spatial reduction puts further apart than tokens."""
+    """Return the distance of neighbouring keys in pixels. A spatial reduction puts keys further apart than tokens."""
     return block.stride * block.key_ratio
 
 

@@ -77,7 +77,7 @@ def normalize_runs(
 
 
 class _NormalizeRuns(torch.autograd.Function):
-    """All pieces of a batch as one node in autograd's graph, which keeps only the inputs."""
+    """Normalises all pieces of a batch as one node in autograd's graph, which stores only the inputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:

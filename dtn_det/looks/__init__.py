@@ -1,1 +1,1 @@
-"""Former name of :mod:`dtn_det.inspection`, of which ``dtn_det.looks.looks`` alone is kept for those who import it."""
+"""Former name of :mod:`dtn_det.inspection`. Only ``dtn_det.looks.looks`` remains, for code that imports it."""

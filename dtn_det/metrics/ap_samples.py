@@ -168,9 +168,9 @@ def _weighted_ap(
 ) -> NDArray[np.float64]:
     """Compute the AP of each replicate, category, area range and threshold; NaN if not needed or without ground truth.
 
-    Precision is computed at true positives only, because it can only fall between them. The number of false positives
-    before a true positive is the number of earlier detections inside the area range minus the matched detections among
-    them. The loop therefore visits only matches.
+    Precision is computed at true positives only, because between true positives it can only fall. The number of false
+    positives before a true positive is the number of earlier detections inside the area range that have no match. The
+    loop therefore visits only matches.
     """
     areas, levels = needed.shape
     categories = len(starts) - 1

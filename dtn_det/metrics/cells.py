@@ -41,7 +41,8 @@ def corruptions_of(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[st
     """Return the corruptions of a set in the order of the benchmark's tables.
 
     Args:
-        name: `benchmark` for those that the benchmark's mean is over, `extra` for its others, or `all`.
+        name: `benchmark` for the corruptions that the benchmark's mean is over, `extra` for the benchmark's other
+            corruptions, or `all`.
         catalog: The corruptions of the benchmark.
 
     Raises:
@@ -181,8 +182,8 @@ def checked_cells(
     Args:
         frame: Table with the columns `corruption`, `severity`, `column`, and `num_images` where known. The row of the
             clean images has corruption `clean`, severity 0.
-        corruptions: The set of corruptions to read; other corruptions in the table are ignored. The benchmark is the
-            first that has all known corruptions of the table.
+        corruptions: The set of corruptions to read; other corruptions in the table are ignored. The set belongs to the
+            first benchmark that has all known corruptions of the table.
         at_most: The largest value to accept (1 for fractions); None for no limit.
         coco: Whether the error message explains that a value of -1 means missing ground truth, as in COCO's evaluation.
 

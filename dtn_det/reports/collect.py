@@ -67,8 +67,8 @@ def collect(
     """Compute the contents of a report.
 
     Args:
-        stores: Folders with results. If a folder is given as ``LABEL=FOLDER``, its models are called ``LABEL/NAME``. Or
-            the result of :func:`~dtn_det.reports.sources.open_sources`.
+        stores: Folders with results, or the result of :func:`~dtn_det.reports.sources.open_sources`. If a folder is
+            given as ``LABEL=FOLDER``, its models are called ``LABEL/NAME``.
         on_model: Called with each model's name before its records are read.
 
     Raises:
@@ -184,7 +184,7 @@ def _detectors(
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
-    """Choose the baseline: the denominator of classifiers' CE and mCE, or the detector to compare others with."""
+    """Choose the baseline: for classifiers, the denominator of CE and mCE; for detectors, the model to compare with."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")

@@ -203,7 +203,7 @@ def detection_section(
     pairs: Sequence[tuple[str, str]] = (),
     level: float = LEVEL,
 ) -> tuple[Section, tuple[str, ...]]:
-    """Compute all numbers and differences of detectors, of boxes or of masks.
+    """Compute the section of one kind, boxes or masks: all numbers of the detectors, and the differences of the pairs.
 
     Args:
         models: The average precisions of each model by its name, in the order of the tables.
@@ -243,7 +243,7 @@ def detection_section(
 
 
 def _has_clean_performance(samples: Samples) -> bool:
-    """Return False if the clean performance is 0, so that rPC is undefined; True without clean images."""
+    """Return whether the clean performance is not 0, so that rPC is defined; True without clean images."""
     clean = samples.column(CLEAN)
     return clean is None or bool(samples.point[clean])
 

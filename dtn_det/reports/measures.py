@@ -19,7 +19,7 @@ class Measure:
 
     Attributes:
         name: Name for readers, as written in the middle of a sentence: ``top-1 error``, ``box AP``.
-        unit: Unit of its numbers, such as ``%``; empty without one.
+        unit: Unit of its numbers, such as ``%``; empty if they have none.
         cell: Name of its numbers of single cells, including the clean cell; empty if it has none.
         corruption: Name of its numbers of a corruption, over all severities.
         mean: Name of its means over all corruptions, and over the corruptions of a group.

@@ -1,4 +1,4 @@
-"""Tell whether the mean and standard deviation of a normalisation are for pixels from 0 to 1 or from 0 to 255."""
+"""Find out whether the mean and standard deviation of a normalisation are for pixels from 0 to 1 or from 0 to 255."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def check_unit_range(mean: Sequence[float], std: Sequence[float], where: str, ad
     """Check that a mean and a standard deviation can be for pixels from 0 to 1.
 
     Args:
-        where: The model or the file that has these values, as the end of "of pixels from 0 to 1 ...".
-        advice: What to do with the right values, which the message names after it: ``'pass'`` or ``'write into FILE'``.
+        where: The model or the file that has these values, as the end of the phrase "of pixels from 0 to 1 ...".
+        advice: What to do with the right values, such as ``'pass'`` or ``'write into FILE'``. The message lists the
+            values after this text.
 
     Raises:
         InputError: A mean is above 1, or a standard deviation above 1.5.

@@ -226,7 +226,7 @@ class SeededReformerLayer(ReformerLayer):
 
     The reversible backward pass repeats the forward pass with the same seed. In transformers this seed comes from the
     operating system, so training is not repeatable. Here each layer has its own sequence of seeds, and checkpoints
-    store the layer's current place in it.
+    store the layer's position in its sequence.
     """
 
     dropout_seed: Tensor

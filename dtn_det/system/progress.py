@@ -107,7 +107,7 @@ class _Count:
             self.begun, self.started, self.first = True, self.now, done
 
     def words(self, note: str) -> list[str]:
-        """Return the speed (with a unit), the note (if any), and the time left (if it can be estimated)."""
+        """Return the speed if there is a unit, the note if there is one, and the time left if it can be estimated."""
         rate = (self.done - self.first) / max(self.now - self.started, 1e-9)
         words = [f"{rate:,.0f} {self.unit}/s"] if self.unit else []
         words += [note] if note else []

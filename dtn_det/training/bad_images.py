@@ -1,4 +1,4 @@
-"""Tell which image stopped a run of MMEngine, and what is wrong with it."""
+"""Explain which image stopped a run of MMEngine, and what is wrong with the image."""
 
 from __future__ import annotations
 

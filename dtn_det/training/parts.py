@@ -53,7 +53,7 @@ class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
 
 
 def _split_finely(module: T2TModule, in_channels: int, token_dims: int, num_splits: int) -> None:
-    """Replace the splits within a ``T2TModule``, in place, because Shifted Patch Tokenization requires this class."""
+    """Replace the splits of a ``T2TModule`` in place: Shifted Patch Tokenization requires that the class stays."""
     layer = {"embed_dims": token_dims, "num_heads": 1, "feedforward_channels": token_dims}
     module.soft_split0 = nn.Unfold(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     module.attention1 = T2TTransformerLayer(input_dims=in_channels * _KERNEL, **layer)
@@ -65,7 +65,7 @@ def _split_finely(module: T2TModule, in_channels: int, token_dims: int, num_spli
 class NormPooling(nn.Module):
     """Apply LayerNorm to each token of the last map, then average the tokens.
 
-    This includes the last norm of a PVT classifier. MMDetection's PVT lacks this norm, because detectors use the maps
+    This LayerNorm is the last norm of a PVT classifier. MMDetection's PVT lacks it, because detectors use the maps
     without it.
 
     Args:

@@ -50,7 +50,7 @@ def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> 
 
 @compiled
 def _shuffle(image: ByteImage, offsets: npt.NDArray[np.int8], reach: int, rounds: int) -> ByteImage:
-    """Copy to each pixel a pixel near it, in place, one after the other from the lower right to the upper left.
+    """Overwrite each pixel with a pixel near it, in place, from the lower right to the upper left.
 
     The benchmarks' generators were meant to swap the two pixels, but they assign views, so the second assignment reads
     the pixel that the first has overwritten. The published images were made with this copy, which has less effect than

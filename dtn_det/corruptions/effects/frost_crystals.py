@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 
 def needles(stream: Stream, size: Size, density: float, length: Range, half_width: Range) -> FloatImage:
-    """Draw blades that cross each other, each lit from one side.
+    """Draw needles of ice that cross each other, each lit from one side.
 
     Args:
         stream: Random numbers.

@@ -36,7 +36,7 @@ _HASHED = 20
 
 @dataclass(frozen=True)
 class _LabelledFile:
-    """A file of images with their labels, and what the set says of its classes."""
+    """A file of images and labels, with the names or the number of the classes if the set states them."""
 
     path: Path
     labels: NDArray[np.int64]

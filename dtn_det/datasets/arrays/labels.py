@@ -1,4 +1,4 @@
-"""How many classes an array of labels has, by the evidence in it, and what they are called."""
+"""Number and names of the classes of an array of labels, by the evidence in the array and the data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ArrayClasses:
     """The classes of an array of labels.
 
     Attributes:
-        map: Numbers and names of the classes. The names are numbers where nothing tells them.
+        map: Numbers and names of the classes. Classes whose names are unknown are named by their numbers.
     """
 
     map: LabelMap
@@ -37,18 +37,19 @@ def label_map(
 ) -> ArrayClasses:
     """Find the classes of labels.
 
-    If every number from 0 to the largest label occurs, these are the classes. If some do not occur, the images of
-    32 x 32 are CIFAR's, with 10 or 100 classes, which a remark tells; others are refused.
+    Without ``names`` and ``given``, every number from 0 to the largest label must occur, and is a class. If some number
+    does not occur, only images of 32 x 32 pixels are accepted. They are taken for CIFAR's, with 10 or 100 classes, and
+    a remark says so.
 
     Args:
         labels: The labels of the images, (N,).
         side: Side of the square images in pixels; None if it is unknown.
         path: The file of the labels, for messages.
-        names: Names of the classes, if the set has them; their number is that of the classes.
-        given: Number of the classes, if another file of the set tells it.
+        names: Names of all classes, if the set has them.
+        given: Number of the classes, if another file of the set states it.
 
     Raises:
-        InputError: The number of the classes is unknown, or a label is beyond it.
+        InputError: The number of the classes is unknown, or a label is not below this number.
     """
     most = int(labels.max())
     absent = np.setdiff1d(np.arange(most + 1), labels)

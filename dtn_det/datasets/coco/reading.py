@@ -1,4 +1,4 @@
-"""Turn the text of a COCO file into rows that all readers understand alike."""
+"""Turn the text of a COCO file into rows that every program interprets in the same way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from dtn_det.errors import AnnotationError
 
 Row = dict[str, Any]
 
-# The beginning of true, false, null, a number or an escaped character, at the end of a file.
+# What is left of a value at the end of a truncated file: the beginning of true, false, null, a number or an escaped
+# character.
 _CUT_VALUE = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|-|[.eE][-+]?|u[0-9a-fA-F]{0,4}")
 _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
@@ -96,7 +97,7 @@ class CocoReader:
             # Other readers accept only UTF-8 without a byte order mark.
             self.changed = json.detect_encoding(text) != "utf-8"
         except (ValueError, RecursionError) as error:
-            # A file that ends early leaves an object, a list or a text open, which its last character shows.
+            # A truncated file leaves an object, a list or a text open.
             if _ends_early(text, error):
                 got = f"a file of {len(text):,} bytes that ends early, as if cut off ({error})"
                 raise AnnotationError(self.path, "JSON", got, "", "fetch it again, or write it again") from None
@@ -117,7 +118,7 @@ class CocoReader:
         self.told.setdefault(kind, (what, []))[1].append(place)
 
     def _by_id(self, rows: Sequence[Row], one: str, several: str, sound: Callable[[Row, Id], Row]) -> dict[Id, Row]:
-        """Return rows by id, after `sound` has checked and mended each; rows with the same id must be equal."""
+        """Return rows by id, each checked and mended by `sound`. Rows with the same id must be equal."""
         found: dict[Id, Row] = {}
         for place, row in enumerate(rows):
             key = identifier(row.get("id"))
@@ -186,7 +187,8 @@ class CocoReader:
         self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row], chosen: Collection[Id]
     ) -> list[Row]:
         found = []
-        # Objects of other categories are read by a second reader, whose remarks and faults are dropped.
+        # A second reader reads the objects of other categories, so that remarks and faults on these objects are
+        # dropped.
         aside = CocoReader(self.path)
         for place, row in enumerate(rows):
             image, category = identifier(row.get("image_id")), identifier(row.get("category_id"))
@@ -364,7 +366,7 @@ def _short(row: Row) -> str:
 
 
 def _ends_early(text: bytes, error: Exception) -> bool:
-    """Return whether bytes that are no JSON begin like an object or list, and lack its end."""
+    """Return whether bytes that are not valid JSON begin an object or a list and stop before its end."""
     start = text.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start not in (b"{", b"["):
         return False

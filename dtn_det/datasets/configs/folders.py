@@ -66,10 +66,10 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         Remarks on what mmpretrain leaves out of the folders, on inner folders, and on images that may be masks.
 
     Raises:
-        InputError: The number of folders differs from the number of the model's classes. The names of folders differ
-            between dataloaders, or from the order of ``classes`` in the config. A hidden folder would become a class. A
-            list of images has labels that the model lacks. The k of a top-k accuracy is larger than the number of
-            classes.
+        InputError: The number of folders differs from the number of the model's classes. The folders of two dataloaders
+            have different names, or the folders are in another order than ``classes`` in the config. A hidden folder
+            would become a class. A list of images has labels that the model lacks. The k of a top-k accuracy is larger
+            than the number of classes.
     """
     numbers = dict(class_numbers(cfg))
     sets = [found for loader in dataloaders for found in _labelled_sets(cfg, loader)]
@@ -170,7 +170,7 @@ def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]
 
 
 def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
-    """Check that all sets have the same class folders, and that no hidden folders lie beside these."""
+    """Check that all sets have the same class folders, and that no hidden folder lies beside the class folders."""
     first: LabelledSet | None = None
     for one in sets:
         if one.folder is None:
@@ -213,7 +213,7 @@ def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
 def _change_to(
     found: Sequence[str], cfg: Mapping[str, Any], dataloaders: Sequence[str], sets: Sequence[LabelledSet]
 ) -> str:
-    """Return, as the end of a sentence, the options with which a config runs on its folders."""
+    """Return the end of an error message: the options that make a config fit its class folders."""
     if len(found) < 2:
         return ""
     options = [f"{key}={len(found)}" for key in dict(class_numbers(cfg))]
@@ -234,9 +234,8 @@ def check_trained_folders(
 ) -> tuple[Remark, ...]:
     """Check that mmpretrain numbers class folders as it did in the training of a checkpoint.
 
-    If folders and the checkpoint's classes have no name in common, because one has wnids and the other words, they
-    cannot be compared, and the check passes. If the number of names in the checkpoint is not the model's number of
-    classes, the names are left out.
+    If folders and checkpoint have no class name in common, because one has wnids and the other has words, the check
+    passes. If the checkpoint has more or fewer names than the model has classes, its names are left out.
 
     Returns:
         A remark if names were left out.
@@ -289,7 +288,7 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
 def _check_names(one: LabelledSet) -> None:
     """Check that the names of a set's classes are in the order of its folders.
 
-    If names and folders have nothing in common, because one has wnids and the other words, the check passes.
+    If they have no name in common, because one has wnids and the other has words, the check passes.
     """
     if one.names is None or _same(one.names, one.folders):
         return
@@ -340,7 +339,7 @@ def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> 
 
 
 def _other_than_classes(folder: str) -> str:
-    """Return what a folder is, and what to do, if it does not hold class folders; else an empty string."""
+    """If a folder holds something other than class folders, return what it is and what to do; else an empty string."""
     found = recognise(Path(folder))
     if found.kind == "tiny_imagenet_val":
         return f"these are {found.title}; sort them with tools/prepare_small_data.py tiny-imagenet, or "

@@ -1,4 +1,4 @@
-"""Advice on folders from which images with classes cannot be read."""
+"""Advice on folders from which labelled images cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dtn_det.datasets.folders.label_maps import SORT_IMAGENET
 
 
 def advice(kind: str, root: Path) -> str:
-    """Return what to do with a folder from which images with classes cannot be read."""
+    """Return advice on a folder from which labelled images cannot be read."""
     if kind == "unknown_corruptions":
         return (
             "name a folder of ImageNet-C's corruptions, C-bar's or 3DCC's, such as gaussian_noise/1, or sparkles/1.00 "

@@ -71,7 +71,7 @@ class OtherFiles:
         self.example[ending] = min(path, self.example.get(ending, path))
 
     def remarks(self, where: object) -> tuple[Remark, ...]:
-        """Return one remark with the number of files with each extension; nothing if no file was counted."""
+        """Return one remark with the number of files of each extension; an empty tuple if no file was counted."""
         if not self.count:
             return ()
         count = sum(self.count.values())
@@ -148,7 +148,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry of a folder is a folder or a link to one; False for a link that leads to itself."""
     try:
         return entry.is_dir()
-    # If the entry is named like an image, reading it will fail with a message.
+    # The entry cannot be examined. If it is named like an image, reading it will raise an error with a message.
     except OSError:
         return False
 
@@ -308,12 +308,12 @@ def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
 
 
 def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
-    """Count the classes if each inner folder were a class: inner folders, and class folders without inner folders."""
+    """Return how many classes there are if every inner folder is one: inner folders, and class folders without any."""
     return len(inner) + len({*folders} - _outer(inner))
 
 
 def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
-    """Return a remark that images in inner folders count as the class of the outer folder, if there are such images."""
+    """Return a remark that images in inner folders get the class of the outer folder; empty without inner folders."""
     if not inner:
         return ()
     classes = agreeing(len(_outer(inner)), f"{len(_outer(inner)):,} {{class|classes}}")
@@ -326,7 +326,7 @@ def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
 
 
 def nested(inner: Sequence[str]) -> tuple[str, ...]:
-    """Return the folders that lie inside class folders, without the class folders that hold images too."""
+    """Return the folders that lie inside class folders. ``inner`` may also have class folders with images."""
     return tuple(path for path in inner if "/" in path)
 
 

@@ -120,11 +120,11 @@ class Recognised:
         return None if side is None else PROFILES_BY_SIDE.get(side)
 
     def advice(self) -> str:
-        """Return what to do with the folder to get images with classes."""
+        """Return advice on how to get labelled images from the folder."""
         return advice(self.kind, self.root)
 
     def refusal(self, reader: str) -> str:
-        """Return one sentence on why a command cannot read images with classes from the folder, and what to do.
+        """Return one sentence on why a command cannot read labelled images from the folder, and what to do.
 
         Args:
             reader: What the command reads, such as ``'clean or corrupted images in class folders'``.
@@ -152,7 +152,7 @@ def recognise(root: Path) -> Recognised:
 
 
 def _structure(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise a folder from structure and file types; None if they do not suffice, as for class folders."""
+    """Recognise a folder from structure and file types; None if these do not suffice, as for class folders."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
     if not contents.folders and (rows := _rows(root, contents.others)) is not None:
@@ -223,7 +223,7 @@ def _of_several_classes(names: Sequence[str]) -> bool:
 
 
 def _mixed_folders(root: Path, folders: Sequence[str]) -> tuple[Remark, ...]:
-    """Return a remark on folders named by words that hold training images of several of ImageNet's classes."""
+    """Return a remark on folders that are named by words but hold training images of several of ImageNet's classes."""
     mixed = []
     for folder in spread(folders):
         names = peek(root / folder).images
@@ -262,10 +262,10 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
 
 
 def _check_one_set(root: Path, folders: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse class folders of two sets, and folders beside the 200 of ImageNet-R or ImageNet-A.
+    """Check that class folders belong to a single set, and that ImageNet-R and ImageNet-A have only their 200 folders.
 
     Raises:
-        InputError: The folders are those of two sets, or of one with others beside them.
+        InputError: The files are named as in two sets, or other folders lie beside the 200 of ImageNet-R or ImageNet-A.
     """
     if naming(folders) != "wnids" or len(names) < 2:
         return
@@ -291,7 +291,7 @@ def _check_one_set(root: Path, folders: Sequence[str], names: Sequence[str]) -> 
 
 
 def _version(root: Path) -> str:
-    """Return which version of ImageNet-V2 a folder's name tells, with a blank before it; empty if it tells none."""
+    """Return the version of ImageNet-V2 in a folder's name, with a blank before it; empty if there is none."""
     found = [name for name in ("matched-frequency", "threshold0.7", "threshold-0.7", "top-images") if name in root.name]
     return f" {found[0].replace('threshold-0', 'threshold0')}" if found else ""
 

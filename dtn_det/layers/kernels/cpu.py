@@ -1,9 +1,9 @@
 """DTN on a CPU: calls the compiled C++ kernels.
 
 ``setup.py`` compiles ``csrc/dtn_cpu.cpp`` for several instruction sets, into plain shared libraries that do not depend
-on PyTorch's ABI. This module loads the best one for the processor, and :mod:`dtn_det.layers.kernels.operator` makes
-PyTorch operators of its functions. The layer runs :mod:`dtn_det.layers.plain` for inputs that the kernels do not
-support, or if there is no library because no compiler was found at installation.
+on PyTorch's ABI. This module loads the best library for the processor, and :mod:`dtn_det.layers.kernels.operator` wraps
+the library's functions as PyTorch operators. The layer runs :mod:`dtn_det.layers.plain` for inputs that the kernels do
+not support, or if there is no library because no compiler was found at installation.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _share_threads(library: ctypes.CDLL) -> None:
-    """Let the library use the threads of PyTorch's OpenMP if this is found; otherwise it starts its own threads."""
+    """Let the library use the threads of PyTorch's OpenMP. Without OpenMP, the library starts its own threads."""
     if sys.platform != "linux":
         return
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)

@@ -145,15 +145,15 @@ class FigureData:
         return {scope for _, _, name, scope, _ in self.numbers.found if name == self.measure.mean and scope in EVERY}
 
     def get(self, model: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a model's number, or None. Without a scope, the number is over the corruptions of :attr:`main_set`."""
+        """Return a model's number; None if there is none. An empty scope means all corruptions of :attr:`main_set`."""
         return self.numbers.get(model, set_of(scope) if scope else self.main_set, name, scope, severity)
 
     def clean(self, model: str) -> Number | None:
-        """Return the number of a model on the clean images, or None."""
+        """Return the number of a model on the clean images; None if there is none."""
         return self.get(model, self.measure.cell, *CLEAN)
 
     def mean(self, model: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a model's mean over a corruption or a group, or over all corruptions if `scope` is empty; or None."""
+        """Return a model's mean over a corruption or group; over all corruptions with an empty scope. May be None."""
         return self.get(model, self.measure.mean, scope, severity)
 
     def everywhere(self, name: str) -> bool:

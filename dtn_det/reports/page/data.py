@@ -92,7 +92,7 @@ def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
 
 
 def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
-    """Return all numbers of a model for a measure, or None if it has no number of a corruption or cell."""
+    """Return all numbers of a model for a measure; None if the model has no number for any corruption or cell."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
         found = numbers.get(model, set_of(scope), name, scope, severity) if name else None
@@ -117,7 +117,7 @@ def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Value
 
 
 def _scopes(measure: Measure, get: Callable[..., list[float | None] | None]) -> Values:
-    """Return what `get` finds for each number of a measure except single cells, by name, scope and severity."""
+    """Return all numbers of a measure except single cells. `get` finds a number by its name, scope and severity."""
     return {
         "clean": get(measure.cell, *CLEAN),
         "mean": get(measure.mean),

@@ -101,7 +101,7 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
 
 
 def _profile(manifest: StoreManifest) -> str | None:
-    """Return a profile whose images are as large as the evaluated images, which were read from files; None if none."""
+    """For images read from files, return a profile whose images have the same size; None if there is none."""
     side = image_side(manifest)
     return next((name for name, one in SIDES.items() if one == side), None)
 

@@ -51,8 +51,8 @@ class Column:
         unit: Unit of its numbers, such as ``%`` or ``M``.
         decimals: Number of decimals of its numbers.
         direction: Which numbers are better.
-        span: Heading above, shared with neighbouring columns; empty without one.
-        arrow_on_span: Whether the arrow of the direction is at the span rather than at the heading of each column.
+        span: Heading above this column and its neighbours; empty if there is none.
+        arrow_on_span: Whether the arrow of the direction stands at the span, and not at the heading of the column.
         note: A remark that must be read with all its numbers.
         signed: Whether numbers above 0 have a plus sign.
         with_interval: Whether intervals are shown.
@@ -252,7 +252,7 @@ def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCel
 
 
 def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
-    """Remove a note that all cells of a row share, so that the row can have it once.
+    """Remove a note that all cells of a row share, so that the row can show the note once.
 
     Args:
         cells: The cells of the row.
@@ -278,10 +278,10 @@ def section_table(
     notes: tuple[str, ...] = (),
     models: Sequence[ReportModel] | None = None,
 ) -> Table:
-    """Make a table of a section, with all that follows from the section and the set of corruptions.
+    """Make a table of a section. Section and set of corruptions decide its title, file name, note and footer.
 
     Args:
-        name: Part of the name of its files that no other table of the section has; letters, digits and hyphens.
+        name: Part of the file name, unique among the tables of the section; letters, digits and hyphens.
         text: What the table shows, for its title.
         models: The models that the table shows; None for all.
     """

@@ -46,7 +46,7 @@ class ClassSet:
 
     @property
     def number(self) -> int:
-        """Number of classes that a model must have: ImageNet's where a part of its logits counts."""
+        """Number of classes that a model must have: ImageNet's 1,000 if the data have a part of its classes."""
         return _IMAGENET if self.images.labels.places else self.images.num_classes
 
     def fault(self, number: int, name: str) -> str:
@@ -151,7 +151,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         return _restrict(model, classes), ()
     theirs, ours = model.class_names, classes.images.labels.names
     if theirs and len(theirs) != len(ours):
-        # The model has as many logits as the data have classes, see `check_number`.
+        # `check_number` has compared the numbers of logits and classes, so only the names are wrong: leave them out.
         left_out = names_left_out(theirs, len(ours), model.name)
         training = {**model.training, **facts_of_names((left_out,))}
         aligned, told = align(replace(model, class_names=(), training=training), classes)
@@ -165,7 +165,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         return model, ()
     their_names, our_names = [plain_name(name) for name in theirs], [plain_name(name) for name in ours]
     if len({*our_names}) < len(our_names):
-        # Some classes have names that differ only in case or blanks, so the names are compared unchanged.
+        # Compare the names unchanged, because names of two classes in the data differ only in case or blanks.
         their_names, our_names = list(theirs), list(ours)
     if their_names == our_names:
         return model, ()
@@ -173,7 +173,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         return model, _contradicted(model, classes, their_names, our_names)
     missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]
     if missing and classes.images.labels.classes == "labels":
-        # The labels of a file are numbers, and its classes may be called otherwise in the model.
+        # Labels in a file are numbers, and the model may have other names for their classes, so keep the order.
         return model, ()
     if missing or len({*their_names}) < len(their_names):
         more = [name for name, plain in zip(theirs, their_names, strict=True) if plain not in our_names]
@@ -200,7 +200,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
 
 
 def _restrict(model: Classifier, classes: ClassSet) -> Classifier:
-    """Keep the logits of the classes of the data alone, which are some of the model's thousand."""
+    """Keep only the logits of the data's classes, which are a part of the model's 1,000 classes."""
     labels = classes.images.labels
     by_name = set(labels.names) <= {*model.class_names} and len({*model.class_names}) == classes.number
     order = [model.class_names.index(name) for name in labels.names] if by_name else labels.places
@@ -270,10 +270,10 @@ def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tupl
 
 
 class _Reordered:
-    """Calls a model and returns its logits in another order of the classes, or those of some classes.
+    """Calls a model, and returns its logits in another order, or only some of its logits.
 
     Args:
-        order: The places of the wanted logits.
+        order: Indices of the logits to return, in their new order.
         size: Number of logits that the model must have.
     """
 

@@ -164,7 +164,7 @@ class SweepProgress:
                 return f"mean error {100 * mean_error(frame, allow_partial=True).value:.1f} %"
             baseline = self.baseline if self.baseline == ALEXNET else self.tallies[self.baseline].frame()
             return f"mCE {mean_corruption_error(frame, baseline, allow_partial=True).value:.1f}"
-        # There is no estimate before the first unit is finished, or if all corruptions are hold-outs. Nor is there one
-        # while the baseline makes no error, or has fewer or more images than the model.
+        # An estimate is impossible in four cases: no unit is finished, all corruptions are hold-outs, the baseline
+        # makes no error, or the baseline has fewer or more images than the model.
         except (CellError, ValueError):
             return None

@@ -148,7 +148,7 @@ def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detecto
 
 
 def _has_masks(data: DetectionData, detector: Detector, tell_user: Callable[[str], None]) -> bool:
-    """Return whether all objects in the data have masks; warn if only the model gives masks.
+    """Return whether all objects in the data have masks; warn if the model gives masks that the data lack.
 
     Raises:
         ValueError: The model gives masks, and only some of the objects in the data have one, or a mask cannot be

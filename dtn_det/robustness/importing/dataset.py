@@ -1,4 +1,4 @@
-"""Decides which data set imported results are of: the user, the files, or the names of folders around them say so."""
+"""Decides which data set imported results belong to, by the user's word, the files, or the names of their folders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def find_dataset(
     """Find the data set of results.
 
     Args:
-        files: The files of results. If nothing else tells the data set, the name of a folder around them may.
+        files: The files of results. Names of folders around them decide if nothing else states the data set.
         stated: Data sets that the files themselves state, such as the field ``dataset`` of RobustBench's JSON files.
         asked: A key of :data:`DATASETS`, as the user named it; None if the user named none.
         fixed: The key of the data set, if the format of the files is for one data set only; else empty.
 
     Returns:
-        A title of :data:`DATASETS`, or an empty string if nothing tells the data set; and a remark if the name of a
-        folder decided it.
+        A title of :data:`DATASETS`, or an empty string if the data set is unknown; and a remark if the name of a folder
+        decided.
 
     Raises:
         InputError: The files state several data sets, one that is not in :data:`DATASETS`, or another one than the user
@@ -59,7 +59,7 @@ def find_dataset(
 
 
 def _in_folders(file: Path) -> tuple[str, str] | None:
-    """Return the data set in the name of the nearest folder around a file that names one, and this name; else None."""
+    """Search the names of folders around a file, the nearest first, for a data set. Return set and name, or None."""
     for folder in file.resolve().parents:
         names = {f"cifar{match[2]}" if match[2] else "imagenet" for match in _NAMED.finditer(folder.name)}
         if len(names) == 1:

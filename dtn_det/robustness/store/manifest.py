@@ -184,7 +184,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _same_labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Return whether two ways to number class folders gave every image the same label, as equal data hashes show."""
+    """Return whether two ways of numbering class folders give equal labels, as equal hashes of the data prove."""
     ways = (old.get("classes"), new.get("classes"))
     return old.get("data_hash") == new.get("data_hash") and set(ways) <= {"folder", "sorted", "natural"}
 

@@ -1,4 +1,4 @@
-"""Grey that covers parts of the image: some fields of a rotated chessboard, or straight lines."""
+"""Grey that covers parts of the image: some squares of a rotated chessboard, or straight lines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _GREY = 128
 
 @dataclass(frozen=True)
 class Chessboard:
-    """What is drawn for the chessboard.
+    """The random parameters of a chessboard.
 
     Attributes:
-        angle: Angle that the board is turned by about the upper left corner of the image, in radians.
-        field: Side of a field, in pixels.
-        covered: ``(n, n)`` whether the black field in each row and column is covered. Rows above the corner and columns
-            to the left of it have negative indices, which count from the end.
+        angle: Angle of the board's rotation about the upper left corner of the image, in radians.
+        field: Side of a square, in pixels.
+        covered: ``(n, n)``, True where the black square in a row and column is covered. Rows above the corner and
+            columns to the left of the corner have negative indices, which count from the end.
     """
 
     angle: float
@@ -32,13 +32,13 @@ class Chessboard:
 
 
 def checkerboard_cutout(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Cover some of the black fields of a chessboard with grey."""
+    """Cover some of the black squares of a chessboard with grey."""
     (magnitude,) = settings.parameters
     return apply_chessboard(image, draw_chessboard(settings.stream, len(image), magnitude))
 
 
 def draw_chessboard(stream: Stream, side: int, magnitude: float) -> Chessboard:
-    """Draw the parameters for a square image with this side in pixels."""
+    """Draw the random parameters of a chessboard, for an image of ``side`` x ``side`` pixels."""
     angle = stream.uniform(0, 2 * np.pi)
     field = stream.uniform(0.1, 0.25) * side
     number = int(4 * side // field)
@@ -46,7 +46,7 @@ def draw_chessboard(stream: Stream, side: int, magnitude: float) -> Chessboard:
 
 
 def apply_chessboard(image: ByteImage, board: Chessboard) -> ByteImage:
-    """Cover fields of a square image."""
+    """Cover the chosen squares of a chessboard over an image whose height equals its width."""
     out = image.copy()
     _cover(out, np.cos(board.angle), np.sin(board.angle), board.field, board.covered)
     return out
@@ -61,7 +61,8 @@ def _cover(out: ByteImage, cosine: float, sine: float, field: float, covered: np
             right = (cosine * column - sine * row) / field
             if int(np.floor(down)) % 2 != int(np.floor(right)) % 2:
                 continue
-            # int rounds towards zero, so the fields on both sides of the corner have index 0, and are covered together.
+            # int rounds towards zero, so the squares on both sides of the corner have index 0, and are covered
+            # together.
             i, j = int(down), int(right)
             if covered[i + number if i < 0 else i, j + number if j < 0 else j]:
                 for c in range(3):
@@ -70,7 +71,7 @@ def _cover(out: ByteImage, cosine: float, sine: float, field: float, covered: np
 
 @dataclass(frozen=True)
 class Lines:
-    """What is drawn for lines.
+    """The random parameters of the lines.
 
     Attributes:
         ends: ``(n, 4)`` row and column of the first end of each line, then row and column of its second end, in pixels.
@@ -87,7 +88,7 @@ def lines(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_lines(stream: Stream, side: int, magnitude: float) -> Lines:
-    """Draw the parameters for a square image with this side in pixels."""
+    """Draw the random parameters of the lines, for an image of ``side`` x ``side`` pixels."""
     angle = stream.uniform(0, 2 * np.pi)
     variation = stream.uniform(0.1, 1)
     return Lines(line_ends(side, angle, variation, stream.generator.random((line_count(side, magnitude), 3))))

@@ -34,7 +34,7 @@ class Star:
 
 @dataclass(frozen=True)
 class InverseSparkle:
-    """What is drawn for inverse sparkles.
+    """The random parameters of inverse sparkles.
 
     Attributes:
         star: The part of the image that stays.
@@ -58,7 +58,7 @@ def inverse_sparkles(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_sparkles(stream: Stream, side: int, magnitude: float) -> tuple[Star, ...]:
-    """Draw the stars for a square image with this side in pixels."""
+    """Draw the random parameters of the stars, for an image of ``side`` x ``side`` pixels."""
     centres = [(stream.uniform(0, side), stream.uniform(0, side)) for _ in range(5)]
     mean = 0.01 * magnitude * side
     # A ray is at least one pixel long.
@@ -66,7 +66,7 @@ def draw_sparkles(stream: Stream, side: int, magnitude: float) -> tuple[Star, ..
 
 
 def draw_inverse_sparkles(stream: Stream, side: int, magnitude: float) -> InverseSparkle:
-    """Draw the parameters for a square image with this side in pixels."""
+    """Draw the random parameters of inverse sparkles, for an image of ``side`` x ``side`` pixels."""
     centre = (stream.uniform(0.25, 0.75) * side, stream.uniform(0.25, 0.75) * side)
     return InverseSparkle(Star(centre, _rays(stream, 0.25 * side)), 0.13 * magnitude)
 
