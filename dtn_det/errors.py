@@ -124,7 +124,7 @@ class CellError(InputError):
     """A result cannot be computed, because cells (a corruption at a severity) are missing, repeated or impossible.
 
     Attributes:
-        problems: The cells with each fault, by the description of the fault.
+        problems: For each fault, by its description, the cells that have it.
     """
 
     def __init__(self, message: str, problems: dict[str, tuple[tuple[object, object], ...]]) -> None:

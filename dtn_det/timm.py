@@ -91,7 +91,7 @@ def _build(
 
 
 def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """For a model of features, return a function that selects the norms that are converted in the whole model."""
+    """Return a function that selects, in a model of features, the norms that are converted in the whole model."""
     converted = {_plain(name) for name, module in whole.named_modules() if isinstance(module, _CONVERTED)}
     return lambda name, module: _plain(name) in converted
 

@@ -1,4 +1,4 @@
-"""The norms of a backbone's stages: which become DTN or another norm of tokens, and how a block calls them."""
+"""Replace the norms in the stages of a backbone by DTN or another norm of tokens, and call the norms of its blocks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _DTN_KEYS = option_names("dtn")
 
 
 def check_arguments(backbone: type, names: Iterable[str]) -> None:
-    """Check that a backbone, or a parent that receives its remaining arguments, accepts arguments of these names.
+    """Check that a backbone accepts keyword arguments of these names.
+
+    A backbone with ``**kwargs`` passes further arguments on to its parent class, whose arguments are then accepted too.
 
     Raises:
-        TypeError: An argument is unknown. The message contains the name of `backbone`, not of a parent, and similar
-            arguments.
+        TypeError: An argument is unknown. The message names `backbone`, not a parent, and suggests similar arguments.
     """
     known: set[str] = set()
     for base in backbone.__mro__:
@@ -103,7 +104,7 @@ def norm_type(dtn_cfg: Mapping[str, Any] | None) -> str:
 
 
 def block_norms(block: Any, num_groups: int | None, dtn_cfg: Mapping[str, Any] | None) -> tuple[nn.Module, nn.Module]:
-    """Return ``norm1`` and ``norm2`` of a block, or norms of tokens that replace them if there is a number of groups.
+    """Return two new norms of tokens for a block, or its ``norm1`` and ``norm2`` unchanged if ``num_groups`` is None.
 
     The new norms take over the number of channels, ``eps`` (unless ``dtn_cfg`` has one) and ``requires_grad`` of the
     LayerNorms. The arguments are from :func:`stage_groups`, which has checked ``dtn_cfg``.

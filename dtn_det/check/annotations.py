@@ -31,11 +31,11 @@ _RESULT_KEYS = {"image_id", "category_id", "score"}
 
 
 def check_annotations(path: Path, target: Target | None = None, root: Path | None = None) -> CheckResult:
-    """Check an annotation file: read it as every command does, and try its evaluation.
+    """Check an annotation file: read it as every command does, and evaluate it once as a trial.
 
     Args:
         target: Detector with which the file's categories are compared; None for no comparison.
-        root: Folder of the data set; None to look for the images around the file.
+        root: Folder of the data set; None to search the file's folder and the parent folder for the images.
     """
     try:
         file = read_coco_file(path, wanted=_wanted(target))
@@ -95,7 +95,7 @@ def _wanted(target: Target | None) -> WantedClasses | None:
 
 
 def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]]:
-    """Return the file with the names that its images have on this machine, and problems with these images."""
+    """Return the file with image names as found on disk, and the problems with its images."""
     problems: list[str] = []
     for place in _around(file.path) if root is None else (root,):
         try:
@@ -121,7 +121,7 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
 
 
 def _with_pixels(file: CocoFile, folder: Path) -> tuple[CocoFile, list[str]]:
-    """Read the pixels of a sample of the images; return the file with a remark on some of them, and problems."""
+    """Read a sample of the images; return the file with added remarks on unsuitable images, and the problems found."""
     looked_at = spread(list(dict.fromkeys(row["file_name"] for row in file.images)), LOOKED_AT)
     bad, unsupported, small = [], [], []
     for name in looked_at:
@@ -163,10 +163,10 @@ def _with_pixels(file: CocoFile, folder: Path) -> tuple[CocoFile, list[str]]:
 
 
 def unreadable(bad: Sequence[str], looked_at: int) -> list[str]:
-    """Return a problem that names the first of the images that cannot be read; none if all can.
+    """Return a problem that counts the unreadable images and shows the first; an empty list if there are none.
 
     Args:
-        bad: The path of each such image and what is wrong with it.
+        bad: For each unreadable image, its path and the error.
         looked_at: Number of images that were read.
     """
     if not bad:
@@ -175,15 +175,15 @@ def unreadable(bad: Sequence[str], looked_at: int) -> list[str]:
 
 
 def _around(path: Path) -> tuple[Path, Path]:
-    """Return the two folders that can be the folder of an annotation file's data set, the likelier one first."""
-    # In a short relative path such as "a.json", the folders have no names.
+    """Return the two folders that may be the root of an annotation file's data set, the more likely one first."""
+    # The parents of a short relative path such as "a.json" have no names, so the path is made absolute.
     path = path if len(path.parts) > 2 else path.absolute()
     near = path.parent, path.parent.parent
     return (near[1], near[0]) if near[0].name == ANNOTATION_FOLDER else near
 
 
 def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
-    """Return a copy of a config, with data_root changed to the first folder that has the training files, if any has."""
+    """Return a copy of a config; its data_root becomes the first folder with all training files, if there is one."""
     from dtn_det.datasets.configs.settings import data_paths
     from dtn_det.training.launch import set_data_root
 
@@ -197,7 +197,7 @@ def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
 
 
 def _trial(file: CocoFile, masks: bool) -> list[str]:
-    """Evaluate the annotated boxes (and masks if `masks`) as if they were detections; return why that fails."""
+    """Evaluate the annotated boxes (and masks if `masks`) as if they were detections; return any error."""
     from dtn_det.robustness.detection.evaluation import try_evaluation
     from dtn_det.robustness.detection.truth import truth_of
 
@@ -214,7 +214,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
 
 
 def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tuple[Remark, ...]]:
-    """Return why a file does not fit a detector's config, or an empty text, and remarks on the order of its classes."""
+    """Return why a file does not fit a detector (empty if it fits), and a remark if its classes have another order."""
     from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None
@@ -236,7 +236,7 @@ def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tu
 
 
 def _masks_stop(file: CocoFile) -> bool:
-    """Return whether detectors with masks are refused: a mask is faulty, or only some of the objects have one."""
+    """Return whether the masks prevent evaluation: a mask is faulty, or some objects have a mask and others do not."""
     without = sum(not row.get("segmentation") for row in file.annotations)
     return bool(file.mask_faults) or 0 < without < len(file.annotations)
 

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 
 def check_folder(root: Path, classes: str | None = None, target: Target | None = None) -> list[CheckResult]:
-    """Check a folder: recognise it and list its images as every command does, and compare its classes with a model.
+    """Recognise a folder of images and list them as every command does, and compare their classes with a model.
 
     Args:
         classes: How classes are numbered: one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide
             by the folders' names.
 
     Returns:
-        One result for the folder, and one more for each annotation file of a COCO data set. For a folder of annotation
-        files without class folders, the results of these files alone.
+        One result for the folder, and one more for each annotation file of a COCO data set. A folder with annotation
+        files and no class folders has only the results of these files.
     """
     try:
         found = recognise(root)
@@ -121,7 +121,7 @@ def _unreadable(images: LabelledImages) -> list[str]:
 
 
 def _against(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[str | None, tuple[Remark, ...]]:
-    """Return why a model does not fit (empty if it fits, None if that is unknown), and remarks on how classes match."""
+    """Return why a model does not fit (empty if it fits, None if unknown), and remarks on how the classes match."""
     from dtn_det.robustness.classification.class_agreement import ClassSet
 
     if target is None:
@@ -142,7 +142,7 @@ def _against(found: Recognised, images: LabelledImages, target: Target | None) -
 
 
 def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[Remark, ...]]:
-    """Compare as :func:`_against` does, for a model of timm with the checkpoint that `dtn-det mce` would load."""
+    """Do the comparison of :func:`_against` for a timm model, with the checkpoint that `dtn-det mce` would load."""
     if target.checkpoint or target.is_folder:
         source = f"{target.source}@{target.checkpoint}" if target.checkpoint else target.source
         try:
@@ -155,7 +155,7 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
     for checkpoint in target.beside:
         try:
             fault, _, told = _as_mce(f"{target.source}@{checkpoint}", classes)
-        # Another result, of the check of the checkpoint, says what is wrong with it.
+        # A checkpoint that cannot be loaded is reported by its own check.
         except CheckpointError:
             continue
         if fault:
@@ -201,7 +201,7 @@ def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tu
 
 
 def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:
-    """Return a remark if training and testing refuse a folder with some of ImageNet's classes, unlike `dtn-det mce`."""
+    """Return a remark if `dtn-det mce` evaluates a folder of some ImageNet classes, but tools/train.py refuses it."""
     if target is None or target.config is None or target.is_detector or images.labels.classes != "imagenet":
         return ()
     fault = folder_fault(target.config, str(found.root)) if found.kind == "class_folders" else ""

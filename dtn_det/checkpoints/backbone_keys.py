@@ -1,8 +1,8 @@
-"""Conversion of weights of Swin, PVT and PVTv2 to MMDetection's names, from those of the authors, timm or OpenMMLab.
+"""Rename weights of Swin, PVT and PVTv2 to MMDetection's names, from the names of the authors, timm or OpenMMLab.
 
-The key maps are pure functions on state dicts. They also change the order of channels to MMDetection's, and resize
-position tables and embeddings to the grid of a model. Parameters that DTN adds to a norm keep their names, so
-checkpoints with DTN pass through every key map too.
+The key maps are pure functions on state dicts. They also reorder channels as in MMDetection, and resize position tables
+and embeddings to the grid of a model. Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass
+through every key map too.
 """
 
 from __future__ import annotations
@@ -59,14 +59,13 @@ _SWIN_RULES: Rules = (
 def backbone_weights(
     content: Mapping[str, Any], family: Family, prefix: str | None = None, wanted: WeightsKind | None = None
 ) -> Weights:
-    """Find the weights of a backbone in a checkpoint, whatever is around it.
+    """Find the weights of a backbone in a checkpoint that may also hold other weights and settings.
 
     Args:
         content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
-        prefix: Only names that start with this prefix are taken, and it is removed; a dot is added at its end, as in
-            MMEngine, if it has none. By default, whatever stands before
-            the names of the family is removed: the prefix of ``torch.compile``, data parallelism, Lightning, a detector
-            or a classifier.
+        prefix: Only names that start with this prefix are taken, and it is removed. A missing dot at its end is added,
+            as in MMEngine. By default, whatever stands before the names of the family is removed: the prefix of
+            ``torch.compile``, data parallelism, Lightning, a detector or a classifier.
         wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average; in a file of mmcv's
             EMAHook, None takes the weights under the names of the model.
 
@@ -92,7 +91,7 @@ def backbone_weights(
 
 
 def detect_format(keys: Iterable[str], family: Family) -> str:
-    """Return the format that the names of a state dict have.
+    """Recognise the format of a state dict by its names.
 
     Returns:
         ``'mmdet'`` (also mmpretrain's Swin), ``'official'`` or ``'timm'``.
@@ -116,7 +115,7 @@ def detect_format(keys: Iterable[str], family: Family) -> str:
 
 
 def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
-    """Convert a backbone's state dict to MMDetection's names and channel orders, whatever its format.
+    """Convert a backbone's state dict from any known format to MMDetection's names and channel orders.
 
     Args:
         state: Names and tensors, without the prefix of a detector or classifier around the backbone.
@@ -138,7 +137,7 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
 
 
 def whose_names(names: Iterable[str]) -> str:
-    """Return the library and family whose names these are, such as ``MMDetection's Swin``; ``""`` if unknown."""
+    """Return the library and family that use names like these, such as ``MMDetection's Swin``; ``""`` if unknown."""
     names = list(names)
     for (family, source), pattern in _SIGNATURES.items():
         if any(map(re.compile(rf"(?:^|\.){pattern}").search, names)):
@@ -152,7 +151,7 @@ class RenamedBackbone:
     """The state dict of a whole model, after its backbone was converted to MMDetection's names.
 
     Attributes:
-        renamed: Names that the conversion made. The file does not have them.
+        renamed: New names, which the file does not have.
         what: Format of the backbone's names before the conversion, for messages, such as ``timm's Swin``.
     """
 
@@ -168,9 +167,9 @@ def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedB
         state: Names and tensors of a detector or classifier. The backbone's names have the same prefix as in the model.
 
     Returns:
-        The state dict with the backbone renamed and all else unchanged. A classifier's parameters are kept, although
-        :func:`to_mmdet` drops them. None if the model has no such backbone, or if the state dict has MMDetection's
-        names already or names of an unknown format.
+        The state dict with the backbone renamed and everything else unchanged, including a classifier, which
+        :func:`to_mmdet` would drop. None if the model has no such backbone, if the names are MMDetection's already, or
+        if their format is unknown.
 
     Raises:
         CheckpointError: A norm of patch merging has several groups, and the new order would mix their channels.
@@ -200,7 +199,7 @@ def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedB
 
 
 def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the weights of timm's Swin (0.9 and later) as the authors do.
+    """Change the names of timm's Swin (0.9 and later) to the names of Swin's authors.
 
     The authors downsample at the end of a stage, timm at the start of the next.
     """
@@ -212,7 +211,7 @@ def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the weights of the authors' Swin as MMDetection does, and reorder the channels of patch merging to match.
+    """Change the names of the authors' Swin to MMDetection's, and reorder the channels of patch merging to match.
 
     Raises:
         CheckpointError: A norm of patch merging has several groups, and the new order would mix their channels.
@@ -223,8 +222,7 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
         if found is not None and found["layer"] == "norm":
             norm = key[: found.start("name")]
             _check_one_group(state, norm)
-            # BatchNorm's statistics, like its weight, have a value per channel; parameters of groups and options do
-            # not.
+            # The weight and BatchNorm's statistics have one value per channel. Other parameters of norms do not.
             by_channel = value.shape == state.get(f"{norm}weight", value[..., :0]).shape
         else:
             by_channel = found is not None and found["name"] == "weight"
@@ -254,7 +252,7 @@ def merging_to_unfold_order(value: Tensor) -> Tensor:
 
 
 def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the weights of timm's PVTv2 as the authors do."""
+    """Change the names of timm's PVTv2 to the names of PVT's authors."""
     out = {}
     for key, value in state.items():
         key = re.sub(r"^patch_embed\.", "patch_embed1.", key)
@@ -266,7 +264,7 @@ def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the weights of the authors' PVT or PVTv2 as MMDetection does.
+    """Change the names of the authors' PVT or PVTv2 to MMDetection's.
 
     The projection of queries and the joint projection of keys and values become one. The linear layers of the
     feed-forward network become 1 x 1 convolutions. The position embedding of the last stage loses the position of the

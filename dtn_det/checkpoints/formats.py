@@ -1,4 +1,4 @@
-"""Checkpoints in formats that are not read: what a file or folder is, and how to convert it."""
+"""Recognise checkpoints in formats that cannot be read, and say how to convert them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _AGAIN = "it is not the file itself"
 
 @dataclass(frozen=True)
 class OtherFormat:
-    """A file or folder in a format that is not read.
+    """A file or folder in a format that cannot be read.
 
     Attributes:
-        what: What it is, with an article.
-        action: What the user can do, as the end of a sentence.
+        what: The format, with an article, such as ``a SavedModel of TensorFlow``.
+        action: Advice on how to convert it, as the end of a sentence.
     """
 
     what: str
@@ -58,7 +58,7 @@ def check_format(path: Path) -> None:
 
 
 def other_format(path: Path) -> OtherFormat | None:
-    """Return the format of a file or folder if it is a checkpoint that is not read; None for all else."""
+    """Return the format of a checkpoint that cannot be read; None for any other file or folder."""
     if path.is_dir():
         return _of_folder(path)
     if not path.is_file():
@@ -112,7 +112,7 @@ def _dcp(folder: Path) -> OtherFormat:
 
 
 def _deepspeed_root(folder: Path) -> Path | None:
-    """Return the folder with DeepSpeed's script and the folders of its steps; None without a sign of DeepSpeed."""
+    """Return DeepSpeed's folder, with its script and a folder for each step; None if nothing here is DeepSpeed's."""
     if any(folder.glob("*_optim_states.pt")) or any(folder.glob("*mp_rank_*_model_states.pt")):
         return folder.parent
     steps = any(path.is_dir() for path in folder.glob("global_step*"))

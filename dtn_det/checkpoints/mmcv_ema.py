@@ -1,16 +1,16 @@
 """Two sets of weights within one state dict, as the EMAHook of mmcv 1.x and MMDetection 2.x writes them.
 
 For ``backbone.norm0.weight`` the hook registers a buffer ``ema_backbone_norm0_weight`` and updates it in each step. It
-swaps the two after each epoch and swaps them back before the next. Which of the two names holds the average therefore
-depends on whether a checkpoint was saved before or after the swap:
+swaps both tensors after each epoch and swaps them back before the next epoch. Which of the two names holds the average
+therefore depends on whether a checkpoint was saved before or after the swap:
 
 * With the default priority of the hook, ``'NORMAL'``, the checkpoint is saved first, and the average is under ``ema_``.
   Among hooks of one priority mmcv calls custom hooks last, because it keeps the order of registration.
 * With a smaller number, such as the 49 of MMDetection's YOLOX, the swap comes first, and the average is under the names
   of the model.
-* The best checkpoint has the average under the names of the model with either priority, because the evaluation saves
-  that file after the swap.
-* Checkpoints that are saved every so many iterations are saved before the swap, and ``IterBasedRunner`` never swaps.
+* Whatever the priority, the best checkpoint has the average under the names of the model, because the evaluation saves
+  it after the swap.
+* Checkpoints at an interval of iterations are saved before the swap, and ``IterBasedRunner`` never swaps.
 
 Source: ``runner/hooks/ema.py`` and ``runner/base_runner.py`` of mmcv 1.7.
 """
@@ -75,8 +75,8 @@ class EmaCopies:
 
         Args:
             wanted: None for the set under the names of the model, which mmcv loads. ``'ema'`` or ``'plain'`` for the
-                set of this kind according to the config in the checkpoint. If the config does not show it, the copies
-                ``ema_...`` count as the average.
+                set of this kind, which the config in the checkpoint identifies. If the config does not identify it, the
+                copies ``ema_...`` count as the average.
 
         Raises:
             CheckpointError: The copies are chosen, and some weights have no copy.
@@ -118,11 +118,11 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
 
     Args:
         content: Content of the file; its config has the priority of the hook.
-        own: Names of the model if it is known. If the model itself has buffers ``ema_...``, they are no second set.
+        own: Names of the model, if known. Buffers ``ema_...`` that the model itself has are not copies.
 
     Returns:
-        Both sets, of which the one under the names of the model is chosen. None if there are no copies, or if the name
-        (with underscores for dots) and the shape of a tensor ``ema_...`` do not match exactly one other tensor.
+        Both sets; the set under the names of the model is chosen. None if there are no copies, or if a tensor
+        ``ema_...`` does not match exactly one other tensor by name (with underscores for dots) and shape.
     """
     copies = {name: found for name in state if (found := _COPY.match(name))}
     if not copies or not copies.keys().isdisjoint(own):
@@ -146,7 +146,7 @@ def _flat(name: str) -> str:
 
 
 def _average(content: Mapping[str, Any]) -> NameSet | None:
-    """Return which set the config shows to be the average; None if unclear. mmcv 1.x saves the config as text."""
+    """Return the set that the config (saved by mmcv 1.x as text) shows to be the average; None if it is unclear."""
     meta = content.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     if not isinstance(text, str):
@@ -166,5 +166,5 @@ def _average(content: Mapping[str, Any]) -> NameSet | None:
         return None
     if priority < _PRIORITIES["NORMAL"] and saving.get("by_epoch", True):
         return "own"
-    # The file may be the best checkpoint, which is saved after the swap.
+    # The file may be the best checkpoint, which is saved after the swap, so the set is unclear.
     return None if evaluation.get("save_best") else "copies"

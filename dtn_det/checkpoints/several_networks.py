@@ -1,4 +1,4 @@
-"""Choose among the networks of a folder, each in a file of its own, by which of them fits the model."""
+"""Choose the network that fits a model from a folder with several networks, each in a file of its own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def choose_network(
             f"expected one network for the model in the folder {folder}, got {len(fitting)} that fit it "
             f"({', '.join(file.name for file, _ in fitting)}): {HOW}"
         )
-    # A network that differs in the number of classes alone is the one that is meant.
+    # If only the number of classes differs, and in one network alone, report that network.
     of_classes = [fault for fault in faults if isinstance(fault, MisfitError) and fault.num_classes is not None]
     if len(of_classes) == 1:
         raise of_classes[0]
@@ -61,7 +61,7 @@ def network_taken(file: Path, files: Sequence[Path], folder: str) -> Remark:
 
 
 def networks_beside(folder: str) -> tuple[Remark, ...]:
-    """Return a remark on the networks of a folder where no model tells which of them is meant."""
+    """Return a remark on the networks of a folder if there are several, because without a model none can be chosen."""
     files = network_files(folder)
     if len(files) < 2:
         return ()
@@ -70,10 +70,10 @@ def networks_beside(folder: str) -> tuple[Remark, ...]:
 
 
 def check_one_network(folder: str) -> None:
-    """Check that a folder holds one network, where no fit decides which one is meant.
+    """Check that a folder holds a single network, where there is no model to choose among several.
 
     Raises:
-        CheckpointError: It holds several.
+        CheckpointError: The folder holds several networks.
     """
     files = network_files(folder)
     if len(files) > 1:

@@ -1,4 +1,4 @@
-"""Conversion by timm itself of weights in another layout, and a check of what timm leaves out.
+"""Convert weights in another layout with timm's own function, and check what that function leaves out.
 
 Each module of models in timm has a ``checkpoint_filter_fn``, which renames weights but also resizes and drops some. The
 result is used only if it contains everything in the file, except for weights that cannot alter outputs.
@@ -60,8 +60,8 @@ class Filtered:
 def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | None:
     """Rename weights by the ``checkpoint_filter_fn`` of the timm module that defines a model.
 
-    The result is used if it holds as many values in total as the file. If it holds fewer, each tensor of the file must
-    be in the result or be one of these:
+    A result with as many values as the file is used. If it has fewer values, each tensor of the file must be in the
+    result or be one of these:
 
     * a mask token of a pretraining,
     * the periods of rotary positions, if the model computes the same,
@@ -73,7 +73,7 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | N
         state: Names and tensors that do not fit the model.
 
     Returns:
-        The result, without a state dict if non-zero biases would be lost. None if the module has no such function, or
+        The result; its ``state`` is empty if non-zero biases would be lost. None if the module has no such function, or
         if the function fails or loses other weights.
     """
     convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
@@ -104,7 +104,7 @@ def _with_masks(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _account(model: nn.Module, state: StateDict, found: StateDict, masks: tuple[str, ...]) -> Filtered | None:
-    """Account for each tensor that only the file or only the result has; return None if this is not possible."""
+    """Check each tensor that only the file or only the result has; return None if the result loses or adds weights."""
     if any(value.is_meta for value in (*state.values(), *found.values())):
         return None
     lost, new = _unmatched(state, found)
@@ -206,7 +206,7 @@ def timm_name(model: nn.Module) -> str:
 
 
 def is_timm_model(name: str) -> bool:
-    """Return whether timm has been imported and has a model of this name."""
+    """Return whether timm has been imported and knows a model of this name."""
     timm = sys.modules.get("timm")
     return timm is not None and bool(timm.is_model(name))
 

@@ -23,13 +23,13 @@ _IN_PARALLEL = re.compile(r"(^|\.)module\.")
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """A state dict in the names of a model.
+    """A state dict under the names of a model.
 
     Attributes:
         prefix: Prefix that was removed from all names.
         added: Prefix that was added to all names.
-        left_out: Names of the file without the prefix; their weights are not in ``state``.
-        kind: Kind of the weights if ``prefix`` or ``other`` is that of an average; else None.
+        left_out: Names in the file that lack the prefix; their weights are not in ``state``.
+        kind: ``'ema'`` or ``'plain'`` if one of ``prefix`` and ``other`` marks an average, else None.
         other: Prefix of the weights of the other kind; empty if there are none.
         aside: Prefixes of other networks that have most names of the model, such as the teacher of a distillation.
     """
@@ -55,14 +55,14 @@ def unwrap_names(
 
     Args:
         shapes: Names and shapes of the model.
-        wanted: Kind to choose if two prefixes fit equally well, such as ``model.`` and ``model_ema.``; None for the one
-            that is meant, see :func:`dtn_det.checkpoints.two_networks.choose_set`.
+        wanted: Kind to choose if two prefixes fit equally well, such as ``model.`` and ``model_ema.``; None to let
+            :func:`dtn_det.checkpoints.two_networks.choose_set` decide.
 
     Returns:
-        The state dict under the names that match the model best; unchanged if its own names do.
+        The state dict under the names that match the model best, which may be its own names.
 
     Raises:
-        CheckpointError: Different weights fit equally well, and nothing shows which of them are meant.
+        CheckpointError: Different weights fit equally well, and nothing shows which ones to load.
     """
     own = Unwrapped(dict(state))
     tied, best_score = {"": own}, _score(state, shapes)
@@ -99,7 +99,7 @@ def _choose(
     }
     chosen = choose_set(sets, wanted, state)
     if chosen is None and "" in tied:
-        # The names also match the model without the removal of a prefix. Any other names will be refused as unexpected.
+        # The names match the model without removing a prefix. Further names are later refused as unexpected.
         chosen = ""
     if chosen is None:
         # A set with nothing beyond the names of the model fits better than one with other weights.
@@ -116,7 +116,7 @@ def _choose(
 
 
 def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: WeightsKind | None = None) -> Unwrapped:
-    """Remove the prefix before names that match a pattern, unless some of these names have no prefix.
+    """Remove the prefix before names that match a pattern. If some matching names have no prefix, remove nothing.
 
     Args:
         pattern: Pattern of the beginnings of the model's names.
@@ -127,7 +127,7 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
         kinds are frequent, ``wanted`` decides.
 
     Raises:
-        CheckpointError: Different weights are frequent, and nothing shows which of them are meant.
+        CheckpointError: Several sets of weights are frequent, and nothing shows which one to load.
     """
     named = {_without_parallel(name): value for name, value in state.items()}
     known = Counter(
@@ -159,7 +159,7 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (str, _without_compile, _without_
 
 
 def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:
-    """Count the names that the model has, and how many of these also have the model's shapes."""
+    """Count the names that the model has, and those of them whose shape also equals the model's."""
     # Extra state is not counted, because old files have none.
     known = [name for name in state if name in shapes and not name.endswith(EXTRA_STATE)]
     return len(known), sum(state[name].shape == shapes[name] for name in known)
@@ -186,7 +186,7 @@ def _with_others(found: Unwrapped, shapes: Mapping[str, torch.Size], state: Mapp
     prefixes = _prefixes(named, shapes).most_common(_TRIED)
     sets = {prefix: _under(prefix, named) for prefix, count in prefixes if prefix and 2 * count > len(shapes)}
     if not found.prefix:
-        # Other names are left in, so that they are refused as unexpected.
+        # Names outside these sets stay in the state dict, so that they are refused as unexpected.
         sets = {prefix: others for prefix, others in sets.items() if relate("", prefix, {"": state, prefix: others})}
     if not found.prefix and sets:
         beyond = tuple(name for name in left if _without_parallel(name).startswith(tuple(sets)))
@@ -196,7 +196,7 @@ def _with_others(found: Unwrapped, shapes: Mapping[str, torch.Size], state: Mapp
 
 
 def _with_relations(found: Unwrapped, sets: Mapping[str, StateDict], state: Iterable[str]) -> Unwrapped:
-    """Add the kind of the weights by their relation to other sets."""
+    """Set the kind of the weights by comparison with the other sets, and record the prefixes of these sets."""
     beside, aside, other = tuple(state), [], ""
     kind: WeightsKind | None = "ema" if AVERAGED_NAME.search(found.prefix) else None
     for prefix, others in sets.items():

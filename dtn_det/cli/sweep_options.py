@@ -127,13 +127,13 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
 
 
 def resolved(args: argparse.Namespace) -> dict[str, Any]:
-    """Check the options that `mce` and `mpc` share, and replace names of groups of corruptions by their corruptions.
+    """Check the options that `mce` and `mpc` share, and replace each group of corruptions by its members.
 
     Returns:
         The values of `corruptions`, `severities` and `workers`.
 
     Raises:
-        InputError: A number is too small, a name or severity is unknown, or the profile is of other corruptions than
+        InputError: A number is too small, a name or severity is unknown, or the profile is for corruptions other than
             ImageNet-C's.
     """
     from dtn_det.corruptions.catalog import select_corruptions

@@ -1,4 +1,4 @@
-"""All conversions of a model, in their order; configs use them as ``dict(type="ConvertedModel", ...)``."""
+"""Apply all conversions of a model in the right order. Configs use them as ``dict(type="ConvertedModel", ...)``."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _registry_of(name: Any) -> Any:
 
 
 def _keep_own_start(model: nn.Module) -> None:
-    """Keep MMEngine from initialising models of other libraries again, because their weights may be pretrained."""
+    """Keep MMEngine from re-initialising models of other libraries, whose weights may be pretrained."""
     own = require("mmengine.model", "det").BaseModule
     for module in model.modules():
         if not isinstance(module, own) and hasattr(module, "init_weights"):

@@ -168,7 +168,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """Add a check of the tokens' places on the first image, if the model has code from outside known libraries."""
+    """If some code of the model is from no known library, check where its tokens lie on the first image."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return
@@ -194,10 +194,10 @@ def _watch_embeddings(
     """Record the grids that modules outside of blocks return (patch embeddings, pooling, merging) or get as arguments.
 
     Returns:
-        The paths of the hosts, which are the parts of the model that make tokens and contain the blocks that process
-        them; and True if batches may be padded.
+        The paths of the hosts, and whether batches may be padded. A host is a part of the model that makes tokens and
+        also contains the blocks that process these tokens.
     """
-    # An element of a list, such as a stage, is no host: it also makes tokens for the elements after it.
+    # An element of a list, such as a stage, is not a host, because it also makes tokens for the elements after it.
     above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}
     above = {path for path in above if path and not isinstance(modules[path], nn.ModuleList | nn.Sequential)}
     widths = frozenset(site.stream for site in sites)
@@ -244,7 +244,7 @@ def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
 
 @dataclass
 class LeaveTokenNorms:
-    """The `_init_weights` of a Hugging Face model, except for norms of tokens.
+    """Replacement for `_init_weights` of a Hugging Face model, which skips norms of tokens.
 
     `from_pretrained` calls this function to initialise what a checkpoint lacks. The model's rules for LayerNorm fit no
     other norm, and fail for a norm without a bias. Norms of tokens initialise themselves when transformers marks them

@@ -1,4 +1,4 @@
-"""The plan of a conversion: which norms of a built model are replaced, with how many groups, and why others stay."""
+"""The plan of a conversion: which norms of a model are replaced, with how many groups, and why the others stay."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class NormPlan:
 
     Attributes:
         kept: Path of each norm that stays, and the reason.
-        unlike: Paths of the norms that stay only because they do not compute LayerNorm's function, or have hooks or
-            parts that a new norm would not have.
+        unlike: Paths of the norms that stay for one of two reasons: they do not compute LayerNorm's function, or they
+            have hooks or submodules that a new norm would lack.
     """
 
     model: str
@@ -175,8 +175,8 @@ def check_across_tokens(model: nn.Module, norm: str, grid: object) -> None:
     """Check that a norm with statistics over tokens can be used in a model.
 
     Raises:
-        InputError: The model has the tokens of several images in one row, or its attention is causal with
-            ``grid='sequence'``.
+        InputError: The model packs the tokens of several images into one row; or ``grid='sequence'`` and its attention
+            is causal.
     """
     check_images_apart(model, norm)
     if grid == "sequence" and hides_later_tokens(model):
@@ -197,7 +197,7 @@ def _check_grid(grid: Any) -> None:
 
 
 def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
-    """Return the reason why a norm stays whatever the user asks for; None if there is none."""
+    """Return the reason why a norm can never be replaced; None if it can."""
     if isinstance(module, TokenNorm):
         return "is converted already"
     if len(module.normalized_shape) != 1:
@@ -208,7 +208,7 @@ def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
 def _usual_reason_to_stay(
     name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: TransformerBlock | None, stream: int | None
 ) -> str | None:
-    """Return the reason why a norm stays unless the user asks for it by its path; None if there is none."""
+    """Return the reason why a norm stays unless `layers` selects it by path; None if there is no reason."""
     if block is None:
         return "not in a block"
     if any(num_heads(modules[path]) for path in ancestors(name) if path.startswith(block.path + ".")):
@@ -247,7 +247,7 @@ def _advice_on_layers(layers: Layers, first: str) -> str:
 
 
 def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
-    """Check that no norm to replace was converted before."""
+    """Raise an InputError if any of the norms to replace is a converted norm."""
     if not converted:
         return
     first = next(iter(converted))

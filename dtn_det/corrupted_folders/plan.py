@@ -32,7 +32,7 @@ class TreePlan:
     """A corrupted tree to be written.
 
     Attributes:
-        source: The clean images, whose targets have the file extensions of the file format.
+        source: The clean images. The target path of each already has the extension of `file_format`.
         cropped: True to resize and crop the clean images as for ImageNet-C.
         file_format: ``'source'`` for files of the same kind as the clean files, ``'jpeg'`` or ``'png'``.
         limit: Largest number of images to corrupt. They are chosen at random, the same ones in every run. None for all.
@@ -71,7 +71,7 @@ class TreePlan:
     @property
     def job(self) -> Job:
         """What the worker processes do to each image."""
-        # MMDetection turns images as their EXIF data say; ImageNet-C was made from the pixels as they are stored.
+        # MMDetection rotates images by their EXIF orientation. ImageNet-C was made from the pixels as stored.
         upright = self.source.layout != "imagenet" and not self.cropped
         return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
 
@@ -150,7 +150,7 @@ def plan_tree(
 
 
 def _suggested_profile(found: Recognised, layout: str) -> str:
-    """Return the profile with this image size for class folders of small images, else the profile of the layout."""
+    """Return the profile for this image size if class folders hold small images, else the profile of the layout."""
     of_size = found.profile if found.kind in READ_BY_CLASS else None
     return of_size if of_size is not None and get_profile(of_size).is_small else PROFILES_BY_LAYOUT[layout]
 
@@ -167,11 +167,11 @@ def _check_first_size(source: Source, corruptor: Corruptor) -> None:
 
 
 def check_folders(root: Path, destination: Path) -> None:
-    """Check that one folder can be corrupted into another.
+    """Check that the images of one folder can be corrupted into another folder.
 
     Raises:
-        FileNotFoundError: The first folder does not exist.
-        InputError: The first folder is empty, or the second lies within the first, is the first, or is a broken link.
+        FileNotFoundError: ``root`` does not exist.
+        InputError: ``root`` is empty, or ``destination`` is ``root``, lies within it, or is a broken link.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")

@@ -27,8 +27,8 @@ def write_tree(
 ) -> tuple[ImageOutcome, ...]:
     """Write the files of a tree that are missing.
 
-    Every file is complete or absent at any moment, and files of an earlier call are not written again, so a killed call
-    is continued by calling again.
+    Every file is complete or absent at any moment, and existing files are not written again. So after a killed call,
+    calling again continues the work.
 
     Args:
         confirm: Called with the estimate before anything is written; nothing is written if it returns False.
@@ -148,7 +148,7 @@ def _write_annotations(tree: TreePlan) -> None:
 
 
 def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[ImageOutcome]]:
-    """Separate images that can be written from images whose target is a folder on the way to another image's target.
+    """Separate images that can be written from images whose target path is needed as a folder for other images.
 
     This happens when a file format changes names: ``a.png`` becomes ``a.jpg``, but there is a folder ``a.jpg``.
     """

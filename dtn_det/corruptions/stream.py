@@ -42,7 +42,7 @@ def check_key(key: object) -> str | None:
 
 
 def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None) -> str:
-    """Return the key of an image without an id: the part of its path that does not change when the data are moved.
+    """Return the key of an image that has no id: the part of its path that stays the same when the data are moved.
 
     Args:
         path: Path of the image.

@@ -1,8 +1,8 @@
 """FLOPs and parameters of a detector and of its LayerNorm twin, by part and kind of module.
 
 The twin is the same detector with LayerNorm in place of DTN. MMEngine's analyzer counts a trace in which each DTN layer
-computes LayerNorm. So its total is the twin's, and agrees with published figures. The analyzer would miss most of DTN's
-FLOPs, so these are computed by formulas from the height and width of each layer's input in the trace
+computes LayerNorm. So the analyzer's total is the twin's, and agrees with published figures. The analyzer would miss
+most of DTN's FLOPs, so these are computed by formulas from the height and width of each layer's input in the trace
 (:mod:`dtn_det.cost.flops`).
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CONVENTION = "one multiply-add = one FLOP, one image, DTN's axis filters over their full range"
 HEADINGS = ("part", "kind", "params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-# Texts to search for in the class name of a module, in this order, and the kind of a module with this text.
+# Texts to search for in a module's class name, in this order; the first text found decides the kind of the module.
 KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"), ("Mlp", "ffn"), ("Patch", "patches"))
 
 
@@ -272,7 +272,7 @@ def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[LayerCost, ..
     def walk(name: str, module: nn.Module, inherited: str | None) -> None:
         kind = inherited or _kind(module)
         part = _part(model, name)
-        # Parameters and operations belong to the outermost module around them whose kind is known.
+        # Count parameters and operations for the outermost module around them that has a known kind.
         children = {f"{name}.{child}".lstrip("."): inner for child, inner in module.named_children()}
         own = counted.get(name, 0) - sum(counted.get(child, 0) for child in children)
         params = [p for p in module.parameters(recurse=False) if id(p) not in seen]

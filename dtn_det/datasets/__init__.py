@@ -1,1 +1,1 @@
-"""Readers of annotation files and class folders: no other module decides what a file or folder means."""
+"""Readers of annotation files and class folders. Only they decide what a file or folder means."""

@@ -1,7 +1,7 @@
 """Check that each label means the same class in a model, its config and its annotation files.
 
 MMDetection numbers the classes of a data set in the order of ``categories`` in its annotation file. The config lists
-which of these it uses, but the order in the config does not matter. Therefore the training file decides what a label
+the categories to use, but their order in the config does not matter. Therefore the training file decides what a label
 means. In a file with another order, labels mean other classes, and MMDetection raises no error. This module compares
 names, which :mod:`dtn_det.datasets.configs.classes` gathers.
 """
@@ -53,14 +53,14 @@ class NamedSet:
 
 @dataclass(frozen=True)
 class ModelClasses:
-    """What config and checkpoint say about a model's classes.
+    """The classes of a model according to its config and checkpoint.
 
     Attributes:
         heads: Number of classes of each head, by keys of the config such as ``'model.bbox_head.num_classes'``.
         checkpoint: Path of the checkpoint; empty before training.
         names: Class names in the checkpoint, in the order of the training config; None if the checkpoint has none.
-        in_label_order: True if ``names`` are known to be in the order of the labels, in which this project's training
-            writes them.
+        in_label_order: True if ``names`` are known to be in the order of the labels, as written by this project's
+            training.
     """
 
     heads: Mapping[str, int] = field(default_factory=dict)
@@ -71,13 +71,14 @@ class ModelClasses:
 
 @dataclass(frozen=True)
 class LabelNames:
-    """What the labels of a model mean.
+    """The class name of each label of a model.
 
     Attributes:
-        evidence: What the names were taken from.
+        evidence: The kind of evidence that decided the names.
         source: The file or checkpoint from which they were read.
         differing: Evaluated sets in which MMDetection would number the classes in another order.
-        remarks: Which names in the checkpoint were left out because there are more or fewer classes than names.
+        remarks: A remark if names in the checkpoint were ignored because their number differs from the number of
+            classes.
     """
 
     names: tuple[str, ...]
@@ -125,11 +126,15 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
 def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
     """Decide what the labels of a trained model mean.
 
-    The names in the checkpoint decide if they are known to be in the order of the labels, else the order of the
-    training file. If that file is not on this machine, the order of the tested file decides, provided that the names in
-    the checkpoint, or else in the config, are in the same order. If the two orders differ, nothing shows which one is
-    right, so an error is raised. If the number of names in the checkpoint is not the heads' number of classes, the
-    names are left out.
+    The order of the labels is, whichever is known first:
+
+    * the order of the names in the checkpoint, if these are known to be in the order of the labels,
+    * the order of the training file, if it is on this machine,
+    * the order of the tested file, provided that the names in the checkpoint, or else in the config, have the same
+      order.
+
+    If the orders in the last case differ, nothing shows which one is right, so an error is raised. Names in the
+    checkpoint are ignored if their number differs from the heads' number of classes.
 
     Args:
         tested: Data sets and evaluators' files on which the model is evaluated, at least one.
@@ -161,7 +166,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
 
 
 def names_left_out(names: Sequence[str], outputs: int, where: str) -> Remark:
-    """Return the remark that the names of classes in a file were left out, because the model has more or fewer classes.
+    """Return a remark that class names in a file were ignored, because the model has another number of classes.
 
     Args:
         names: The names in the file.
@@ -174,7 +179,7 @@ def names_left_out(names: Sequence[str], outputs: int, where: str) -> Remark:
 
 
 def facts_of_names(remarks: Sequence[Remark]) -> dict[str, str]:
-    """Return the fact for a model's manifest that names of classes were left out; empty if none were."""
+    """Return the entry of a model's manifest about ignored class names; empty if no remark is about them."""
     left = [remark for remark in remarks if remark.kind == _NAMES_LEFT_OUT]
     return {"class names": f"{left[0].count} in the file, left out"} if left else {}
 
@@ -182,7 +187,7 @@ def facts_of_names(remarks: Sequence[Remark]) -> dict[str, str]:
 def _decided(
     first: NamedSet, training: Sequence[NamedSet], model: ModelClasses
 ) -> tuple[tuple[str, ...], Evidence, str]:
-    """Return the names of the labels, the kind of evidence for them, and where it was found."""
+    """Return the names of the labels, the kind of evidence for them, and the source of this evidence."""
     if model.names is not None and model.in_label_order:
         return model.names, "checkpoint", model.checkpoint
     if training:
@@ -217,7 +222,7 @@ def _decided(
 
 
 def differing_order(found: LabelNames) -> ClassNameError | None:
-    """Return the error for programs that cannot match labels by name; None if all sets have the labels' order."""
+    """Return an error about a set with another order, for programs that need one order; None if all orders agree."""
     if not found.differing:
         return None
     one = found.differing[0]
@@ -229,7 +234,7 @@ def differing_order(found: LabelNames) -> ClassNameError | None:
 
 
 def order_remark(found: LabelNames) -> Remark:
-    """Return the remark that labels were matched by name because a file has its categories in another order."""
+    """Return a remark that labels were matched by name, because a file has its categories in another order."""
     one = found.differing[0]
     count = sum(name != other for name, other in zip(found.names, one.labels, strict=True))
     stand = agreeing(count, "{category stands|categories stand}")
@@ -321,7 +326,7 @@ def _twice(names: Sequence[str]) -> list[str]:
 
 
 def _order(wanted: Sequence[str], found: Sequence[str]) -> str:
-    """Describe where two orders of the same names differ."""
+    """Describe the places at which two orders of the same names differ."""
     places = [place for place, (one, other) in enumerate(zip(wanted, found, strict=True)) if one != other]
     shown = [f"{found[place]!r} for {wanted[place]!r}" for place in places[:_SHOWN]]
     return f"{', '.join(shown)}{', ...' if len(places) > _SHOWN else ''} in place {places[0]} and later"

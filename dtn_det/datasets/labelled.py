@@ -1,4 +1,4 @@
-"""Images with their classes, wherever they come from: class folders, corrupted trees, arrays, Parquet files."""
+"""Images with their classes, from any source: class folders, corrupted trees, arrays, Parquet files."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class LabelledImages:
         selection: Name of the selection: ``'all'``, or a text such as ``'limit=500 of 50000 seed=0'``.
         num_found: Number of images in the folder before the selection.
         num_folders: Number of classes with images in the folder before the selection.
-        accepted: All classes that are right for an image, by its key, where several are: see
-            :mod:`dtn_det.datasets.real_labels`. Empty if the label of each image is the only right one.
+        accepted: All correct classes of each image, by the key of the image, if images can have several: see
+            :mod:`dtn_det.datasets.real_labels`. Otherwise empty.
         evidence: Further lines that identify the set of images, such as hashes of rows of an array.
     """
 
@@ -61,13 +61,13 @@ class LabelledImages:
         return self.labels.num_classes
 
     def check_classes(self, root: Path) -> None:
-        """Check that there are several classes, so that an error says something about a model.
+        """Check that there are several classes, because with one class every model has an error of 0.
 
         Args:
             root: The folder or file of the images, for the message.
 
         Raises:
-            InputError: There is one class alone, which every model of one class gets right.
+            InputError: There is only one class.
         """
         if self.num_classes == 1:
             raise InputError(

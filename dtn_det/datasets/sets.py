@@ -1,4 +1,4 @@
-"""The reader of clean sets of images with their classes, in whatever layout they are."""
+"""The reader of clean sets of images with their classes, in any layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def list_set(root: Path, classes: str | None = None, limit: int | None = None, l
 
     Raises:
         FileNotFoundError: There is no such folder or file.
-        InputError: It is something else, holds no images, or holds an image whose class is not known.
+        InputError: The path is not a clean set, holds no images, or holds an image whose class is not known.
     """
     return label_set(recognise(root), classes, limit, limit_seed)
 
@@ -42,10 +42,10 @@ NATURAL = ("ImageNet-R", "ImageNet-A", "ImageNet-V2", "ImageNet-Sketch")
 
 
 def check_set(found: Recognised, classes: str | None = None) -> None:
-    """Check that a set is a clean one and that its classes can be numbered as the user wants.
+    """Check that a set holds clean images and that its classes can be numbered as the user wants.
 
     Raises:
-        InputError: It is something else, or it numbers its classes itself.
+        InputError: The set is not clean, or ``classes`` is given although the set itself numbers its classes.
     """
     if found.kind not in ROWS:
         check_clean(found)

@@ -1,4 +1,4 @@
-"""Draw a picture of some validation images with the ground truth and both models' boxes."""
+"""Draw some validation images with the ground truth and with the boxes of both models."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Scene:
 
 
 class _Canvas:
-    """The pixels of a scene, and the number of the visible shape at each pixel (-1: background)."""
+    """The pixels of a scene, and for each pixel the number of the shape that is visible there; -1 for background."""
 
     def __init__(self, rng: np.random.RandomState, height: int, width: int) -> None:
         self.rng = rng
@@ -162,11 +162,11 @@ class _Canvas:
         self.needed: list[float] = []  # smallest number of visible pixels of each shape
 
     def add(self, outline: Outline, centre: tuple[float, float], radius: float, keep: float) -> int | None:
-        """Draw a shape around ``(x, y)`` with a radius in pixels; at least the share ``keep`` of it must stay visible.
+        """Draw a shape around ``centre`` with a radius in pixels, unless too little of a shape would stay visible.
 
         Returns:
-            The number of the shape. If too little of this or another shape would stay visible, nothing is drawn, and
-            None is returned.
+            The number of the shape; None if nothing is drawn. The share ``keep`` of this shape must be visible, and of
+            each earlier shape the share that was required for it.
         """
         window = self._window(centre, radius)
         cos, sin = rotation(self.rng, MAX_TILT)

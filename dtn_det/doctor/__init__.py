@@ -1,1 +1,1 @@
-"""The subcommand `doctor`: it reports what is installed, whether it works, and how to repair what does not."""
+"""The subcommand `doctor`: report what is installed and whether it works, and say how to repair it."""

@@ -1,7 +1,8 @@
-"""Attention weights and their statistics: how far each head looks, at which tokens, and what the class token sees.
+"""Attention weights and their statistics: how far and at which tokens each head looks, and what the class token sees.
 
-Swin, PVT and ViT do not return their attention weights, so these are recomputed from the inputs of attention modules,
-with the places of the tokens that they connect. They come in pieces, so that maps of any size fit into memory.
+Swin, PVT and ViT do not return their attention weights, so the weights are recomputed from the inputs of attention
+modules, together with the places of queries and keys. The weights of a map are computed in pieces, so that maps of any
+size fit into memory.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def grid_tokens(grid: tuple[int, int], device: torch.device, step: int = 1) -> T
 
     Args:
         grid: ``(H, W)``.
-        step: Side of a token in units of the grid of the queries; for keys the ratio of their spatial reduction.
+        step: Side of a token, in tokens of the queries' grid. For keys, this is the ratio of the spatial reduction.
     """
     height, width = grid
     place = torch.arange(height * width, device=device).unsqueeze(0)
@@ -112,7 +113,7 @@ def window_pieces(
         grid: ``(H, W)`` before padding.
 
     Yields:
-        Some of the windows at a time. Tokens have the places that they had before the shift.
+        Some of the windows at a time. The places of tokens are those before the shift.
     """
     size = attention.window_size
     tokens = window_tokens(grid, size, 0 if mask is None else attention.shift_size, windows.device)
@@ -185,7 +186,7 @@ def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator
         grid: ``(H, W)``.
 
     Yields:
-        Some rows of the matrix at a time; a key lies at the centre of the tokens that it was made of.
+        Some rows of the matrix at a time; the place of a key is the centre of the tokens that were reduced to it.
     """
     ratio = attention.sr_ratio
     source = x
@@ -272,12 +273,11 @@ class AttentionLook:
         distance: ``(heads,)``, mean attention distance in tokens: the distance between a query and the keys, weighted
             by the attention, averaged over the queries (Dosovitskiy et al., arXiv:2010.11929, appendix D.7; Raghu et
             al., arXiv:2108.08810).
-        uniform_distance: The mean attention distance of a head that attends equally to all tokens that it may attend
-            to, in tokens.
+        uniform_distance: Mean attention distance in tokens under uniform weights: each query attends equally to all its
+            allowed keys.
         on_map: ``(heads,)``, mean share of the attention that goes to tokens on the map, in [0, 1].
         received: ``(heads, h, w)`` on the map of the keys: the attention that a token receives, divided by the
-            attention that it would receive under uniform weights. Under these, each query attends equally to all tokens
-            that it may attend to.
+            attention that it would receive under uniform weights.
         class_map: ``(heads, h, w)``, the class token's attention divided by its mean over the map; None without a class
             token.
     """

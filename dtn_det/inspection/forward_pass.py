@@ -175,10 +175,10 @@ def observe(
     on_norm: NormReader,
     on_attention: AttentionReader,
 ) -> None:
-    """Run a network once and hand the inputs of its norms and attentions to the readers.
+    """Run a network once and pass the inputs of its norms and attentions to the readers.
 
-    The readers are called during the pass, so that no tensor is kept for longer than they need it. Afterwards all hooks
-    are removed, even if the pass fails.
+    The readers are called during the pass, so that tensors are freed as soon as possible. Afterwards all hooks are
+    removed, even if the pass fails.
 
     Args:
         input_size: ``(H, W)`` of the network's input in pixels.

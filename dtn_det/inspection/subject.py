@@ -114,7 +114,7 @@ def check_image(path: str) -> tuple[int, int]:
 def _detector(
     config: Config, model: str, checkpoint: str, image: str, device: torch.device, weights: WeightsKind | None
 ) -> dict[str, Any]:
-    """Return the fields of a :class:`Subject` that depend on its model being a detector."""
+    """Return the fields of a :class:`Subject` that only a detector determines."""
     from dtn_det.robustness.detection.model import build_detector
 
     scope = require("mmengine.registry", "det").DefaultScope
@@ -171,7 +171,7 @@ def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
 def _classifier(
     source: str, classes: int, image: str, device: torch.device, weights: WeightsKind | None
 ) -> dict[str, Any]:
-    """Return the fields of a :class:`Subject` that depend on its model being a classifier."""
+    """Return the fields of a :class:`Subject` that only a classifier determines."""
     from dtn_det.robustness.classification.models.loading import load_classifier
 
     classifier = load_classifier(source, classes, weights)

@@ -26,8 +26,8 @@ class CarriesOptions(nn.Module):
     """A layer whose state dict stores its class and the options in :attr:`decisive`, as PyTorch's ``_extra_state``.
 
     When a state dict with different options is loaded, the layer warns and adopts them, because the weights were
-    trained with them. With :attr:`keeps_options` it warns and keeps its own. Older state dicts, which have no options,
-    load without a warning.
+    trained with them. With :attr:`keeps_options`, it warns and keeps its own options. Older state dicts, which have no
+    options, load without a warning.
 
     Attributes:
         class_key: Key under which the options store the name of the class.

@@ -1,4 +1,4 @@
-"""Shifted Patch Tokenization: patches of an image together with copies of it, shifted diagonally by half a patch."""
+"""Shifted Patch Tokenization: patches of an image and of copies that are shifted diagonally by half a patch."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def alexnet_errors(cells: tuple[Cell, ...]) -> NDArray[np.float64]:
 
 
 def alexnet_clean_error(cells: tuple[Cell, ...]) -> float:
-    """Return AlexNet's clean error on the images on which its errors under some corrupted cells were measured."""
+    """Return AlexNet's clean error, measured on the same images as its errors on these corrupted cells."""
     return ALEXNET_3DCC_CLEAN_ERROR if _of_3dcc(cells) else ALEXNET_CLEAN_ERROR
 
 

@@ -173,7 +173,7 @@ def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -
 
 
 def chance_remark(clean_error: float, who: str = "the model") -> str:
-    """Return a sentence on why a model that guesses has no relative mCE and cannot be the baseline of one."""
+    """Return a sentence that explains why a model that guesses cannot have, or be the baseline of, a relative mCE."""
     return (
         f"no relative mCE: with a clean error of {100 * clean_error:.2f} % {who} is no better than chance, so "
         "corruption has nothing to take from it"

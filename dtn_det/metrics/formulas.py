@@ -29,7 +29,7 @@ def means(values: Array, layout: CellLayout) -> Array:
 
 
 def corruption_errors(errors: Array, baseline: Array, layout: CellLayout) -> Array:
-    """Divide the errors by the baseline's, both summed over the severities: the CE in percent, (..., corruptions)."""
+    """Return the CE in percent, (..., corruptions): errors divided by the baseline's, both summed over severities."""
     return 100.0 * _ratio(sums(errors, layout), sums(baseline, layout))
 
 
@@ -46,7 +46,7 @@ def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
 def relative_corruption_errors(
     errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: CellLayout
 ) -> Array:
-    """Divide the :func:`degradations` by the baseline's: the relative CE in percent, (..., corruptions)."""
+    """Return the relative CE in percent: the :func:`degradations` divided by the baseline's, (..., corruptions)."""
     return 100.0 * _ratio(degradations(errors, clean, layout), degradations(baseline, baseline_clean, layout))
 
 

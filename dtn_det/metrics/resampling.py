@@ -19,8 +19,8 @@ from dtn_det.metrics.cells import describe, is_cell, severity_of
 REPLICATES = 1000
 LEVEL = 0.95
 
-# Matrix products are quick with this many replicates at once. A chunk has at most _CHUNK_NUMBERS counts, 128 MB. Counts
-# are kept for the next model if there are at most _KEPT_NUMBERS of them, 256 MB.
+# _CHUNK: number of replicates at once with which matrix products are quick. _CHUNK_NUMBERS: largest number of counts in
+# a chunk, 128 MB. _KEPT_NUMBERS: up to this many counts, 256 MB, are kept for the next model.
 _CHUNK = 500
 _CHUNK_NUMBERS = 2**25
 _KEPT_NUMBERS = 2**28
@@ -164,7 +164,7 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _as_cell(value: object) -> tuple[object, object]:
-    """Return the name and severity of a cell. A value that is not a pair gives its text and None, which is no cell."""
+    """Return the name and severity of a cell; for a value that is not a pair, its text and None, an invalid cell."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         return repr(value), None
     return str(value[0]), severity_of(value[1])

@@ -73,7 +73,7 @@ class Family:
 
 
 def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metric: str = "AP") -> tuple[Family, ...]:
-    """Return all changes of a pair, with a family each for main numbers, groups, corruptions and other APs.
+    """Return all changes of a pair, in up to four families: main numbers, groups, corruptions and other APs.
 
     Args:
         metric: Average precision by which detectors are compared. The other average precisions are in the last family.

@@ -1,4 +1,4 @@
-"""Compares two models: which is more robust, under which corruptions, by how much, and with what certainty."""
+"""Compare two models: which is more robust, under which corruptions, by how much, and with what certainty."""
 
 from __future__ import annotations
 
@@ -159,10 +159,10 @@ def _section(report: Report, kind: Kind | None) -> Section:
 
 @dataclass(frozen=True)
 class Targets:
-    """Two models to compare, and the stores that they are in.
+    """Two models to compare, and the stores that hold them.
 
     Attributes:
-        stores: Folders with results, as :func:`dtn_det.reports.collect.collect` takes them.
+        stores: Folders with results, the argument of :func:`dtn_det.reports.collect.collect`.
     """
 
     stores: tuple[str, ...]
@@ -174,9 +174,14 @@ def find_targets(words: Sequence[str], store: str | Path | None = None) -> Targe
     """Find the two models that a user means.
 
     Args:
-        words: One of these forms: ``A B`` together with ``store``; ``STORE`` that holds two models (of twins, LayerNorm
-            is first); ``STORE A B``; ``STORE:A STORE:B``; ``STORE:A B`` of the same store; or two stores with a model
-            each.
+        words: The words of the command line, in one of these forms:
+
+            * ``A B``, together with ``store``,
+            * ``STORE``, which holds two models; of twins, LayerNorm is first,
+            * ``STORE A B``,
+            * ``STORE:A STORE:B``,
+            * ``STORE:A B``, with both models in this store,
+            * two stores with one model each.
         store: Folder with both models; None if the words name the folders.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The numbers of a section: makes the rows of its tidy tables, and looks numbers up by model, name and scope."""
+"""Make the rows of a section's tidy tables, and look numbers up by model, name and scope."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scale(name: str) -> float:
 
 
 def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64], num_images: int) -> Samples:
-    """Return numbers without records of images as :class:`Samples` with one replicate, which gives no intervals.
+    """Return numbers as :class:`Samples` with one replicate and no intervals, for lack of records of single images.
 
     Args:
         values: The numbers, (cells,).
@@ -55,7 +55,7 @@ def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64
 
 
 def sets_of(cells: Collection[Cell]) -> list[CorruptionSet]:
-    """Return the sets of corruptions to which at least one of the cells belongs; the first if all images are clean."""
+    """Return the sets of corruptions with at least one of the cells; for the clean cell alone, the first set."""
     found = [which for which in SETS if any(cell in cells for cell in all_cells(which, _catalog(cells)))]
     return found or [SETS[0]] if CLEAN in cells else found
 
@@ -165,13 +165,13 @@ def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) 
 
 
 class Number(NamedTuple):
-    """A number of a section, with its interval and the count of the cells that it summarises.
+    """A number of a section, with its interval and the number of cells that it summarises.
 
     Attributes:
-        low: Lower end of its interval, NaN without one.
-        high: Upper end of its interval, NaN without one.
-        cells: How many evaluated cells it summarises.
-        expected_cells: How many cells it would summarise if none were missing.
+        low: Lower end of the interval; NaN without an interval.
+        high: Upper end of the interval; NaN without an interval.
+        cells: Number of evaluated cells that the number summarises.
+        expected_cells: Number of cells that it would summarise if none were missing.
     """
 
     value: float
@@ -187,7 +187,7 @@ class Number(NamedTuple):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """Distances from the value to both ends of the interval, at least 0 for error bars; (0, 0) without interval."""
+        """Distances from the value to both ends of the interval, at least 0 for error bars; without interval (0, 0)."""
         if not self.has_interval:
             return 0.0, 0.0
         return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
@@ -244,7 +244,7 @@ class Numbers:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The corruptions of the benchmark that the numbers are of."""
+        """All corruptions of the benchmark whose numbers these are."""
         return catalog_for(key[3] for key in self.found)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Writes numbers and figures of a report to the backends of MMEngine's visualizer, such as TensorBoard."""
+"""Write numbers and figures of a report to the backends of MMEngine's visualizer, such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Scalar(NamedTuple):
     """A number in the form that the backends of a visualizer take.
 
     Attributes:
-        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the name of the number begins
-            with ``segm_`` if it is of masks.
+        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the name of a number of masks
+            begins with ``segm_``.
         value: The number, in the unit of :attr:`dtn_det.reports.contents.Section.numbers`.
         step: The severity for numbers whose tag ends in ``_by_severity``, None for all others.
     """
@@ -43,7 +43,7 @@ def report_scalars(report: Report) -> Iterator[Scalar]:
 
 
 def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -> None:
-    """Hand the numbers and figures of a report to a visualizer.
+    """Log the numbers and figures of a report with a visualizer.
 
     Args:
         target: A visualizer of MMEngine, whose backends stay open; or a folder, in whose subfolder ``vis_data``
@@ -69,8 +69,8 @@ def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -
 def _log(report: Report, visualizer: Visualizer, step: int) -> None:
     for scalar in report_scalars(report):
         visualizer.add_scalar(scalar.tag, scalar.value, step if scalar.step is None else scalar.step)
-    # Names of images have no slash: the local backend would take the text before it for a folder, and would not create
-    # the folder.
+    # Image names have no slash, because the local backend would take the part before a slash for a folder and not
+    # create the folder.
     for name, figure in draw_figures(report).figures.items():
         visualizer.add_image(f"{PREFIX}_{name}", pixels(figure), step)
 
@@ -85,6 +85,6 @@ def _section_scalars(section: Section) -> Iterator[Scalar]:
         # Means over the extra corruptions are left out, as they are the means of the group `extra`.
         elif not scope and which == SETS[0]:
             yield Scalar(f"{start}{tag}_by_severity", value, int(severity)) if severity else Scalar(start + tag, value)
-        # Detectors have this number under the name P as well.
+        # Only for classifiers: detectors log their clean numbers already, under names such as "P AP".
         elif (scope, severity) == CLEAN and section.kind == "top1":
             yield Scalar(f"{start}clean_{tag}", value)

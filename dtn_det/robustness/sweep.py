@@ -118,11 +118,11 @@ def open_models(
 ) -> list[ModelStore]:
     """Open the store and the models of a run, or create them, and check that they belong to this run.
 
-    The first process does this before the others, so they find everything in place.
+    The first process runs first, so all other processes find an existing store.
 
     Args:
-        facts: For each model, a function that computes the facts that reports show beside its numbers; called only if
-            the model has none yet.
+        facts: For each model, a function that computes the facts for reports. It is called only if the store has no
+            facts of the model yet.
 
     Raises:
         StoreError: The manifest of the store or of one of the models differs from the manifest of this run.
@@ -153,8 +153,8 @@ def run_sweep(
     """Evaluate every unit that is not in the store yet.
 
     Args:
-        store: Where the records go. The first rank keeps it locked.
-        workers: Processes of each rank that load and corrupt images; with 0 the main process does it.
+        store: Store for the records. The first rank keeps it locked.
+        workers: Number of processes of each rank that load and corrupt images; 0 to do so in the main process.
         on_unit: Called with the number and the records of each unit that this rank has written.
 
     Raises:
@@ -196,7 +196,7 @@ def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
 
 
 def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
-    """Yield the items of some images, which worker processes make ahead."""
+    """Yield the items of some images, which worker processes load in advance."""
     dataset, requests = task.loading(images, _PREFETCHED * workers)
     loader: DataLoader[Any] = DataLoader(
         dataset,

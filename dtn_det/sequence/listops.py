@@ -1,4 +1,4 @@
-"""Writing and reading the ListOps data set: three TSV files in the format of the Long-Range Arena.
+"""Write and read the ListOps data set: three TSV files in the format of the Long-Range Arena.
 
 The set is drawn on all cores, in numbered parts. Each part has its own random stream and is drawn by any free process.
 The parts are joined in the order of their numbers, so the files depend only on the settings. An existing part is not

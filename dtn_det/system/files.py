@@ -64,7 +64,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a file name is a temporary name of :func:`write_bytes`, whose file a kill may leave behind."""
+    """Return whether a name is a temporary name of :func:`write_bytes`, as on a file left by a killed process."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

@@ -30,8 +30,8 @@ _READ_ELSEWHERE = frozenset(
         *("strategy", "sync_bn", "vis_backends"),
     }
 )
-# Keys in _READ_ELSEWHERE that have no effect as options: they are only variables of a config, or, like custom_imports,
-# take effect before the options are merged.
+# Keys in _READ_ELSEWHERE that have no effect as options. Most are only variables of a config. Others, such as
+# custom_imports, take effect before the options are merged.
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
@@ -44,7 +44,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
 
     Args:
         options: Dotted keys and their values.
-        folder_advice: Advice on how to set the folder of the data set other than by the option ``data_root``.
+        folder_advice: Advice on how to set the folder of the data set, because the option ``data_root`` has no effect.
 
     Returns:
         The resolved config; the modules of its `custom_imports` are imported.
@@ -153,7 +153,7 @@ def ineffective_options(
 
     Args:
         cfg: The config, before the options are merged.
-        folder_advice: Advice on how to set the folder of the data set other than by the option ``data_root``.
+        folder_advice: Advice on how to set the folder of the data set, because the option ``data_root`` has no effect.
 
     Returns:
         One sentence for each such option.
@@ -230,7 +230,7 @@ def _runner_arguments() -> set[str]:
 
 
 def _copies(name: str, value: Any, node: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys in ``node`` whose value is ``value``; for a number or boolean only keys named ``name``."""
+    """Yield the dotted keys in ``node`` with the given value; for a number or boolean, only those called ``name``."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         items = node.items()

@@ -109,7 +109,7 @@ def read_by_package(
 
     * ``test``: all weights must fit, and norms take the options that they were trained with.
     * ``start``, training from the weights of another training: weights that fit are loaded and the rest is logged, as
-      MMEngine does. Norms keep their own options, and the user is told if the file has others.
+      MMEngine does. Norms keep their own options, with a warning if the file has different options.
     * ``resume``: all weights must fit, and the options must be the same.
 
     URLs whose schemes only MMEngine supports, such as ``torchvision://``, are loaded by MMEngine.
@@ -173,8 +173,8 @@ def _load(
 def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
     """Return the checkpoint for hooks.
 
-    The result has ``ema_state_dict`` only if no kind was asked for and no name has changed: MMEngine's EMAHook then
-    chooses.
+    MMEngine's EMAHook chooses between the kinds of weights if there is an ``ema_state_dict``. So the result has one
+    only if the user chose no kind and no name has changed.
     """
     given = {**content, "state_dict": state}
     before = content.get("state_dict")

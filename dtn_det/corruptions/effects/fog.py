@@ -46,7 +46,7 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
     needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
-    # A corner that is nearly the whole map would need points beyond the period at its coarse scales, so these scales
+    # If the corner is nearly the whole map, it would need points beyond the period at coarse scales. So these scales
     # are made for the whole map.
     whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
     # On each side, the array has one row or column more than the period, for the neighbours of the outermost points.

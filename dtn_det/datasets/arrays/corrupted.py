@@ -42,11 +42,11 @@ class ArraySet:
 
     Attributes:
         catalog: The corruptions of the benchmark that the arrays belong to.
-        headers: The header of the array of each corruption that is there and asked for.
-        corruptions: The corruptions that were chosen, in the order of the benchmark.
+        headers: The header of the array of each chosen corruption.
+        corruptions: The chosen corruptions, in the order of the benchmark.
         labels: The label of each clean image, (N,).
-        dataset: Name of the set, such as ``CIFAR-10-C``; empty if nothing tells it.
-        title: Description for users.
+        dataset: Name of the set, such as ``CIFAR-10-C``; empty if unknown.
+        title: Description of the folder for messages.
     """
 
     root: Path
@@ -73,14 +73,14 @@ class ArraySet:
         return next(iter(self.headers.values())).shape[1]
 
     def place(self, cell: Cell, row: int) -> tuple[str, int]:
-        """Return the file and the row in it of a clean image's copy under a cell."""
+        """Return the file of a corrupted image and its row there, given the cell and the row of the clean image."""
         return str(self.headers[cell.corruption].path), (cell.severity - 1) * self.num_images + row
 
     def list_images(self, cells: Sequence[Cell], limit: int | None, limit_seed: int) -> LabelledImages:
-        """List the images by the numbers of their rows.
+        """List the images; row numbers identify them.
 
         Args:
-            cells: The corrupted cells that will be read. A part of their pixels helps to identify the set.
+            cells: The corrupted cells that will be read. Hashes of some of their pixels help to identify the set.
         """
         labels = label_map(self.labels, self.side, self.root / LABELS)
         keys = row_keys(self.num_images)
@@ -105,13 +105,13 @@ class ArraySet:
 
 
 def row_keys(count: int) -> list[str]:
-    """Return the keys of rows: their numbers, with as many digits that the order of the text is that of the rows."""
+    """Return one key for each row: its number, padded with zeros so that text order equals row order."""
     digits = max(5, len(str(count - 1)))
     return [f"{row:0{digits}}" for row in range(count)]
 
 
 def corrupted_arrays(names: Sequence[str]) -> dict[str, str]:
-    """Return the names of files that are arrays of known corruptions, by the names of the corruptions."""
+    """Return a dict from the name of each known corruption to the name of its array file."""
     stems = {name.removesuffix(".npy"): name for name in names if name.endswith(".npy")}
     return {normalized(stem): name for stem, name in stems.items() if known_corruption(normalized(stem))}
 
@@ -120,12 +120,12 @@ def open_arrays(root: Path, words: Sequence[str] | None = None) -> ArraySet:
     """Read the headers and the labels of a folder of arrays, and check that they fit together.
 
     Args:
-        words: Names of corruptions and of groups of them, as users choose them; None for those of the benchmark that
-            are there.
+        words: Names of corruptions or of groups of corruptions, as chosen by the user. None chooses all corruptions of
+            the benchmark that have an array.
 
     Raises:
-        InputError: There are corruptions of two benchmarks, an array that was asked for is missing, or an array has
-            another dtype, order, shape or number of rows than the others. The message names the file.
+        InputError: There are corruptions of two benchmarks, the array of a chosen corruption is missing, or arrays
+            differ in dtype, order, shape or number of rows. The message names the file.
     """
     names = sorted(path.name for path in root.iterdir() if path.suffix == ".npy")
     there = corrupted_arrays(names)

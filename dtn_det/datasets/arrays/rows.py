@@ -29,7 +29,7 @@ _PLANES = 3 * _CIFAR_SIDE**2
 
 
 class Rows(Protocol):
-    """The images of a file, each a row."""
+    """A file whose rows are images."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -44,11 +44,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What the header of a ``.npy`` file says.
+    """The contents of the header of a ``.npy`` file.
 
     Attributes:
         offset: Position of the first number in the file, in bytes.
-        by_columns: Whether the numbers stand in Fortran's order, so that the pixels of an image are spread.
+        by_columns: True for Fortran order, in which the pixels of one image are not adjacent in the file.
     """
 
     path: Path
@@ -99,10 +99,10 @@ def read_header(path: Path) -> NpyHeader:
 
 
 def check_images(header: NpyHeader) -> None:
-    """Check that an array holds images of 8 bits, rows of height x width x 3.
+    """Check that an array holds 8-bit images, ``(N, H, W, 3)``.
 
     Raises:
-        InputError: It has another dtype, shape or order, or images that are not square.
+        InputError: The array has another dtype, shape or order, or the images are not square.
     """
     shape, path = header.shape, header.path
     wanted = f"expected 8-bit RGB images in {path}, rows x height x width x 3 of uint8, got {header.text}"
@@ -122,7 +122,7 @@ def read_numbers(header: NpyHeader) -> NDArray[np.int64]:
     """Read an array of labels.
 
     Raises:
-        InputError: It is not a list of whole numbers from 0 on.
+        InputError: The array is not a list of whole numbers from 0 on.
     """
     if not header.is_labels:
         raise InputError(
@@ -173,7 +173,7 @@ class NpyRows:
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Reads a batch of CIFAR, and refuses to make anything but containers, numbers, bytes and arrays."""
+    """Reads a batch of CIFAR. Only containers, numbers, bytes and arrays are allowed."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of NumPy's own constructors of arrays."""
@@ -187,10 +187,10 @@ class _BatchUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Read a pickled dictionary as CIFAR is distributed, without running code from it.
+    """Read a pickled dictionary, the format of CIFAR's own files, without running code from it.
 
     Raises:
-        InputError: The file is not such a pickle.
+        InputError: The file is not a pickled dictionary of plain data.
     """
     try:
         with path.open("rb") as file:
@@ -270,7 +270,7 @@ IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label
 
 @cache
 def open_rows(path: str) -> Rows:
-    """Open a file of images. A process opens each file once.
+    """Open a file of images. Each process opens a file only once.
 
     Raises:
         InputError: The file is damaged, or holds no images of 8 bits.
@@ -289,11 +289,11 @@ def one_column(path: Path, names: Sequence[str]) -> str:
     """Return the only column of a Parquet file with one of these names.
 
     Raises:
-        InputError: The file is damaged, or has none or several of the columns.
+        InputError: The file is damaged, or has none or several of these columns.
     """
     try:
         there = require("pyarrow.parquet", "eval").read_schema(path).names
-    # pyarrow raises errors of its own kinds for damaged files.
+    # pyarrow raises its own classes of errors for damaged files.
     except Exception as error:
         raise InputError(f"expected a Parquet file in {path}, got {error}: fetch the file again") from error
     found = [name for name in names if name in there]

@@ -1,4 +1,7 @@
-"""Match file names in COCO files, even paths of other machines, with images on disk. Advise on missing images."""
+"""Match image names in COCO files with images on disk, even if the names are paths of another machine.
+
+Messages about missing images say what to do.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class FoundNames:
     """The images on disk that names in a COCO file refer to, as paths relative to a folder.
 
     Attributes:
-        slashes: For names with backslashes, the same names with slashes, if there are such files.
-        elsewhere: For paths of another machine, the only image below the folder with the same file name.
+        slashes: Names with backslashes, each mapped to the name with slashes; only names whose file exists.
+        elsewhere: Paths of another machine, each mapped to the only image below the folder that has the same file name.
     """
 
     slashes: dict[str, str] = field(default_factory=dict)
@@ -61,7 +64,7 @@ def base_name(name: str) -> str:
 
 
 def find_names(names: Iterable[str], folder: Path) -> FoundNames:
-    """Look for images that do not lie where their names in a COCO file say.
+    """Search for images that are not at the path that the COCO file gives.
 
     Paths of another machine are matched by the file names at their ends, and only if all of them match. Exactly one
     image in the folder or below it must have each file name, and no two paths may lead to the same image.
@@ -108,7 +111,7 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _agrees(name: str, place: Path) -> bool:
-    """Return whether a name can mean a file: if the name is a relative path, the path of the file must end with it."""
+    """Return whether a name can stand for a file: if it is a relative path, the file's path must end with it."""
     changed = name.replace("\\", "/")
     return is_foreign(changed) or str(place.absolute()).endswith(f"/{changed}")
 
@@ -174,7 +177,7 @@ def _advice(annotations: Path, path: str, names: Sequence[str], first: int, opti
             return _name_folder(below.only, name, option)
         if name in below.places:
             return below.advice(name)
-    # If the config's folder has some of the images, it is taken to be the right one, and no other is suggested.
+    # A folder of the config with some of the images is assumed to be right, so no other folder is suggested.
     if name and option and not (path.endswith(name) and _count(Path(path[: -len(name)]), names)):
         around_it = max(_holders(annotations, name), key=lambda one: _count(one, names), default=None)
         if around_it is not None:
@@ -222,11 +225,12 @@ class Holders:
 
 
 def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
-    """Return the advice to write the folders of images into their names.
+    """Return the advice to add the folder of each image to its name in the annotation file.
 
     Args:
-        folders: Folders that have an image of that name, at least one.
-        base: Folder above them that the new names are relative to.
+        name: Name of an image.
+        folders: Folders that have an image of this name, at least one.
+        base: Folder that contains them all. The new names are relative to it.
 
     Returns:
         The end of a sentence.

@@ -213,8 +213,8 @@ Row = Mapping[str, Any]
 Finding = tuple[str, str, list[str]]
 """The kind of a remark, its sentence as a text for :func:`dtn_det.datasets.remarks.agreeing`, and its objects."""
 
-# A box may reach _ROUNDING pixels beyond its image. Boxes that reach further are reported if their share of all boxes
-# is above _MANY_BEYOND.
+# A box may reach _ROUNDING pixels beyond its image. Boxes that reach further are reported if they make up more than the
+# share _MANY_BEYOND of all boxes.
 _ROUNDING, _MANY_BEYOND = 2, 0.1
 # At most this many objects, evenly spread over a file, are compared with their masks and areas, to keep reading fast.
 _LOOKED_AT = 2000
@@ -284,7 +284,7 @@ def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]
 def _is_beside_mask(row: Row, image: Row) -> bool:
     """Return whether the box and the extent of the mask, both widened by half a pixel on each side, hardly overlap."""
     mask = row.get("segmentation")
-    # The reader has a remark of its own on masks of another size than their image.
+    # Masks whose size differs from the image's are reported when the file is read.
     if not mask or (isinstance(mask, dict) and mask["size"] != [image.get("height"), image.get("width")]):
         return False
     extent = mask_extent(mask)

@@ -45,7 +45,7 @@ class Category(NamedTuple):
 
 
 def prepare_training(cfg: Any) -> tuple[Remark, ...]:
-    """Check before training that a detector's data sets agree on their classes, and list these in the labels' order.
+    """Check before training that a detector's data sets agree on their classes, and list the classes in label order.
 
     Args:
         cfg: The config; changed in place, see :func:`list_in_label_order`.
@@ -116,8 +116,8 @@ def classes_in_evaluation(
     """Decide what the labels of a trained detector mean; None if the evaluated set is not in COCO's format.
 
     Args:
-        read: Files that were read already, by their resolved paths. Categories that their reader left out are left out
-            here too.
+        read: Files that were read already, by their resolved paths. Categories that were ignored then are ignored here
+            too.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`.
@@ -133,7 +133,7 @@ def classes_in_evaluation(
 
 
 def _as_read(one: NamedSet, file: CocoFile | None) -> NamedSet:
-    """Return the set without the categories that the reader of its file left out."""
+    """Return the set without the categories that were ignored when its file was read."""
     if file is None or len(file.categories) == len(one.categories):
         return one
     return replace(one, categories=tuple(str(row["name"]) for row in file.categories))
@@ -143,20 +143,20 @@ def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]
     """Return the classes of the data sets that a config trains on, if their files are on this machine.
 
     Args:
-        tested: The evaluated set. A training set of which only the file was named is assumed to have the same classes.
+        tested: The evaluated set. A training set that was given as a file alone is assumed to have the same classes.
     """
     return dataset_classes(cfg, "train_dataloader", tested.wanted)
 
 
 def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...] | None = None) -> list[NamedSet]:
-    """Return the classes of each data set in COCO's format in a dataloader, if its file is on this machine.
+    """Return the classes of each COCO data set of a dataloader whose file is on this machine.
 
     Args:
         loader: Key of the dataloader, such as ``'train_dataloader'``.
-        default: Classes of a set without a type, of which only the file was named on the command line.
+        default: Classes of a set without a type, for which the command line gave a file alone.
 
     Raises:
-        ClassNameError: The classes are a text in place of a list, and the text names no file.
+        ClassNameError: The classes in the config are a string that is not the path of a file.
     """
     if cfg.get("default_scope") == "mmpretrain":
         return []
@@ -181,7 +181,7 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
 
 
 def evaluator_classes(cfg: Mapping[str, Any], loader: str, tested: Sequence[NamedSet]) -> list[NamedSet]:
-    """Return the classes of the files that MMDetection's CocoMetric reads, which may differ from the data set's."""
+    """Return the classes of the files that MMDetection's CocoMetric reads, which may not be the data sets' files."""
     found = []
     for where, metric in evaluators(cfg, loader):
         file = metric.get("ann_file")
@@ -194,7 +194,7 @@ def evaluator_classes(cfg: Mapping[str, Any], loader: str, tested: Sequence[Name
 
 def head_numbers(model: Any) -> dict[str, int]:
     """Return each number of classes in a model's config by its full key, such as ``model.bbox_head.num_classes``."""
-    # Detectors that take the names of classes as text have another number of outputs.
+    # Detectors that take class names as text have another number of outputs, so they have no number to compare.
     if not isinstance(model, Mapping) or "language_model" in model:
         return {}
     return dict(_numbers("model", model))
@@ -215,8 +215,9 @@ def checkpoint_classes(content: Mapping[str, Any]) -> tuple[tuple[str, ...] | No
 def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
     """List the classes of a config's data sets in the order of the labels.
 
-    MMDetection ignores the order in the config when it numbers labels, so the labels do not change. But it draws names
-    and stores them in the checkpoint by the order in the config, so names would be wrong in any other order.
+    MMDetection ignores the order in the config when it numbers labels, so the labels do not change. But when it draws
+    names, and when it stores names in the checkpoint, it uses the order in the config. Names would be wrong in any
+    other order.
 
     Args:
         cfg: Config of a training; changed in place.
@@ -290,10 +291,10 @@ def wanted_classes(where: str, settings: Mapping[str, Any]) -> WantedClasses | N
 
     Args:
         where: Key of the data set in the config, for messages.
-        settings: Its settings.
+        settings: Settings of the data set.
 
     Raises:
-        ClassNameError: The classes are a text in place of a list, and the text names no file.
+        ClassNameError: The classes in the config are a string that is not the path of a file.
     """
     kind = coco_class(settings.get("type"))
     names = None if kind is None else _wanted(where, settings, kind, None)
@@ -301,7 +302,11 @@ def wanted_classes(where: str, settings: Mapping[str, Any]) -> WantedClasses | N
 
 
 def coco_class(kind: Any) -> Any:
-    """Return a data set's Python class, given as class or name, if it reads files as CocoDataset does; else None."""
+    """Return the Python class of a data set that reads files as CocoDataset does; None for other data sets.
+
+    Args:
+        kind: The class itself, or its name in MMDetection's registry.
+    """
     coco = require("mmdet.datasets", "det").CocoDataset
     if isinstance(kind, str):
         kind = require("mmdet.registry", "det").DATASETS.get(kind)

@@ -1,4 +1,4 @@
-"""Find out from where the data sets of a config read their files and lists, and the names of their classes."""
+"""Read from the data sets of a config the paths of their files and image lists, and the names of their classes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dtn_det.errors import InputError
 
 
 def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the config key and the settings of a dataloader's data sets, replacing wrappers by their contents."""
+    """Yield the key and the settings of each data set of a dataloader; a wrapper is replaced by the data sets in it."""
     node = cfg.get(loader)
     yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
 
 
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the key and the settings of each data set at ``path``, replacing wrappers by their contents."""
+    """Yield the key and the settings of each data set at ``path``; a wrapper is replaced by the data sets in it."""
     if not isinstance(node, Mapping):
         return
     inner = [key for key in ("dataset", "datasets") if key in node]
@@ -32,13 +32,13 @@ def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def evaluators(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the keys in the config and the settings of the evaluators that belong to a dataloader."""
+    """Yield the config key and the settings of each evaluator that belongs to a dataloader."""
     key = loader.replace("_dataloader", "_evaluator")
     return ((where, one) for where, one in listed_settings(key, cfg.get(key)) if isinstance(one, Mapping))
 
 
 def listed_settings(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the key and the value of a setting, or of each element if it is a list; nothing for None."""
+    """Yield the key and the value of a setting, or of each element if it is a list; yield nothing for None."""
     if isinstance(value, Mapping):
         yield key, value
     else:
@@ -60,7 +60,7 @@ def data_paths(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, str]]
 
 
 def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
-    """List files or folders similar to a missing one that a config names, and the option to use one of them.
+    """If a file or folder of a config is missing, list those with similar names, and the option to use one of them.
 
     Args:
         dataloader: Key of the dataloader whose data are missing.
@@ -124,7 +124,7 @@ def class_folder(dataset: Mapping[str, Any]) -> str | None:
 
 
 def classifier_dataset(kind: Any) -> Any:
-    """Return the Python class of a data set of mmpretrain, given as class or name; None for other types."""
+    """Return the Python class of a type of data set of mmpretrain, which may be a name; None for other types."""
     try:
         if isinstance(kind, str):
             kind = require("mmpretrain.registry", "cls").DATASETS.get(kind)
@@ -139,7 +139,7 @@ def _numbers_folders(kind: Any) -> bool:
     custom = require("mmpretrain.datasets", "cls").CustomDataset
     return (
         _is_custom(kind)
-        # Other types may build the path of their folder in any way.
+        # A type with another constructor may build the path of its folder in another way.
         and kind.__init__.__module__.startswith("mmpretrain.")
         and all(getattr(kind, name) is getattr(custom, name) for name in ("load_data_list", "_find_samples"))
     )

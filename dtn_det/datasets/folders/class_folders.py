@@ -92,10 +92,10 @@ def label_images(found: Recognised, classes: str | None, limit: int | None, limi
 
 
 def check_clean(found: Recognised) -> None:
-    """Check that a folder holds clean images in class folders that can be evaluated with the usual protocol.
+    """Check that a folder can be evaluated as clean images in class folders.
 
     Raises:
-        InputError: The folder is something else; the message says what, and what to do.
+        InputError: The folder holds something else. The message says what it holds and what to do.
     """
     if found.kind == "corrupted" or found.kind not in READ_BY_CLASS:
         if found.kind == "images" and (images := look(found.root).images):
@@ -209,7 +209,7 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
 
 
 def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
-    """Yield a remark on how folders were numbered if other programs number them differently."""
+    """Yield a remark on how folders were numbered, if other programs number these folders differently."""
     folders = labels.numbers
     by_text, natural = sorted(folders), natural_order(folders)
     if naming(folders) != "numbers":
@@ -240,10 +240,10 @@ def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
 
 
 def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
-    """Describe text order or natural order by an example: two names that the other order would swap.
+    """Describe an order of names, and give two names as an example that the other order would swap.
 
     Args:
-        order: ``'sorted'`` or ``'natural'``.
+        order: ``'sorted'`` (text order) or ``'natural'``.
         natural: The same names in natural order, which must differ from text order.
     """
     place = next(n for n, (one, other) in enumerate(zip(by_text, natural, strict=True)) if one != other)

@@ -58,8 +58,8 @@ class LabelMap:
         classes: How the classes are numbered, one of :data:`CLASSES`.
         numbers: The class number of each folder, by the folder's name.
         names: Names of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
-        places: The number of each class among ImageNet's 1,000 if the logits of these classes alone count; empty for
-            all logits.
+        places: Index of each class among ImageNet's 1,000 classes, if only the logits of these classes are used. Empty
+            if all logits are used.
     """
 
     classes: str
@@ -121,7 +121,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def guess_numbering(names: Sequence[str]) -> str:
-    """Return how classes are numbered, from the folders' names, if the user did not choose: one of :data:`CLASSES`.
+    """Choose by the folders' names how classes are numbered: return one of :data:`CLASSES`.
 
     Folders with wnids as names are ImageNet's classes, and so are 1,000 folders named by whole numbers, as in
     ImageNet-V2.
@@ -212,7 +212,7 @@ def _map_imagenet(names: Sequence[str], root: Path | str) -> LabelMap:
 
 
 def _map_subset(names: Sequence[str], classes: str, root: Path | str) -> LabelMap:
-    """Number the 200 classes of a set in the order of ImageNet's, and leave ImageNet's other classes out."""
+    """Number the 200 classes of a set in ImageNet's order, and leave out ImageNet's other classes."""
     everything = _map_imagenet(names, root).numbers
     wnids, subset = imagenet_wnids(), imagenet_subset(classes.replace("-", "_"))
     places = tuple(place for place, wnid in enumerate(wnids) if wnid in subset)
@@ -249,10 +249,10 @@ def plain_name(name: str) -> str:
 
 
 def names_to_mend(extra: Sequence[str], missing: Sequence[str]) -> str:
-    """Return advice on how to rename folders, some of which have the names of a model's classes already.
+    """Return advice on how to make the names of folders equal to the names of a model's classes.
 
     Args:
-        extra: Folders whose names the model does not know.
+        extra: Folders whose names are not classes of the model.
         missing: Names of the model's classes that no folder has.
     """
     leave = f"leave out the {_folders(extra)}, which the model does not know" if extra else ""

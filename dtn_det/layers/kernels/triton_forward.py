@@ -132,8 +132,8 @@ def _read(values, scales, rows, columns, SCALED: tl.constexpr):
 def _axis(coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH: tl.constexpr):
     """Return the results of :func:`axis_kernel` for an axis of a group, and the group's coefficients for this axis.
 
-    The results are ``bounds`` and ``table`` from the first position of the axis on, the number of elements between
-    their fields, and the linear and the quadratic coefficient.
+    The results are pointers to the first position of the axis in ``bounds`` and ``table``, the number of elements from
+    one row of these to the next, and the linear and the quadratic coefficient.
     """
     start = group * (height + width)
     if ALONG_WIDTH:

@@ -47,8 +47,8 @@ class TokenGroupNorm(AcrossTokensNorm):
 
     With ``over='token'``, the default, the statistics are within each token, as in published comparisons on
     transformers (the GroupNorm in the code of PowerNorm, arXiv:2003.07845). One group is then LayerNorm. With
-    ``over='image'`` they are over a group and all tokens of an image, as in ``nn.GroupNorm`` on feature maps. The paper
-    on DTN (arXiv:2112.02624) does not state which of the two its table shows.
+    ``over='image'``, the statistics are over a group and all tokens of an image, as in ``nn.GroupNorm`` on feature
+    maps. The paper on DTN (arXiv:2112.02624) does not state which of these variants its table shows.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -190,7 +190,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         mean, var = self.running(tokens.dtype)
         out = F.batch_norm(rows, mean, var, weight, bias, self.training, self.momentum, self.eps)
         if self.training and mean is not self.running_mean:
-            # The kernel has updated copies in another dtype; write them back.
+            # The kernel has updated copies in another dtype. Write the copies back.
             move(self.running_mean, mean, 1.0)
             move(self.running_var, var, 1.0)
         return out.reshape(tokens.shape)

@@ -1,4 +1,4 @@
-"""Draws the figures of a report for print and writes them to files."""
+"""Draw the figures of a report for print, and write them to files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Drawn:
     Attributes:
         figures: The figures by name: the name in :data:`FIGURES`, an underscore, and the kind of the section.
         about: Description of each figure for the metadata of its files.
-        left_out: For each figure that was not drawn, the reason why the report has no numbers for it.
+        left_out: For each figure that was not drawn, the reason.
     """
 
     figures: Mapping[str, Figure]

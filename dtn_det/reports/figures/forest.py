@@ -56,8 +56,8 @@ class ForestLine(NamedTuple):
 def lines_of(data: FigureData) -> list[list[ForestLine]]:
     """Return the lines in blocks: means over all corruptions and clean images, then each group with its corruptions.
 
-    Differences and tests are the same as in the tables of differences. They are of CE and mCE if there is a baseline,
-    else of error or AP.
+    Differences and tests are the same as in the tables of differences. With a baseline, the numbers are CE and mCE,
+    else error or AP.
     """
     changes: dict[tuple[str, str, str], dict[tuple[str, str], Change]] = {}
     for which in SETS:
@@ -97,7 +97,8 @@ def lines_of(data: FigureData) -> list[list[ForestLine]]:
 def draw_forest(report: Report, section: Section) -> Figure:
     """Draw the differences of each pair, second minus first, with their intervals.
 
-    Lines are means over all corruptions, the clean images, groups and, for few pairs, each corruption.
+    There is a line for the mean over all corruptions, for the clean images and for each group; with few pairs, also for
+    each corruption.
 
     Filled marks are significant differences, which have a star in the tables. P-values of groups and of corruptions are
     adjusted by Holm's method. Blue means better, red worse.

@@ -19,7 +19,7 @@ from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow
 FORMAT = "dtn-det report"
 VERSION = 1
 
-# Adjusted p-values are left out, because they can be computed from the plain p-values.
+# DIFFERENCE_COLUMNS ends with the adjusted p-values, which are left out: they can be computed from the plain p-values.
 _TABLES = {"numbers": NUMBER_COLUMNS, "differences": DIFFERENCE_COLUMNS[:-1], "reliability": RELIABILITY_COLUMNS}
 _PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 

@@ -33,7 +33,8 @@ _UNBOUNDED = 10_000
 _STYLES = {"best": "bold", "second": "underline"}
 
 _DECIMALS = 2
-# Widths of the columns in characters; bars take the rest, and are left out if a side has less than _LEAST_SIDE.
+# Widths of the columns in characters. Bars fill the remaining width; they are left out if one side of the axis has
+# fewer than _LEAST_SIDE characters.
 _LABEL, _VALUE, _INTERVAL = 18, 6, 17
 _LEAST_SIDE = 4
 _BLOCK, _HALF, _AXIS = "█", {"left": "▐", "right": "▌"}, "│"

@@ -40,14 +40,14 @@ _WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in EVE
 
 @dataclass(frozen=True)
 class Badge:
-    """A remark behind a text. One word of the remark is shown, and the rest of it on demand."""
+    """A remark after a text. The page shows one word of the remark, and the full remark on demand."""
 
     word: str
     whole: str
 
     @property
     def rest(self) -> str:
-        """The text that is shown on demand after the word."""
+        """The remainder of the remark, which is shown on demand."""
         return self.whole[len(self.word) :] if self.whole.startswith(self.word) else f": {self.whole}"
 
 
@@ -60,13 +60,13 @@ class ViewColumn:
         group: Header above the title that the column shares with its neighbours; empty without one.
         better: ``up`` if larger numbers are better, ``down`` if smaller ones are, else empty.
         group_tells: Whether `better` is shown in the shared header rather than in the header of the column.
-        role: What the texts are names of, or in a column of numbers the header: ``model`` or ``corruption``; else
-            empty.
-        numeric: Whether it holds numbers.
-        head: Whether its texts are the headers of the rows.
+        role: ``model`` or ``corruption`` if the texts are names of these; in a column of numbers, if the header is one.
+            Else empty.
+        numeric: Whether the column holds numbers.
+        head: Whether the texts are the headers of the rows.
         about: The full name if the title is an abbreviation, else empty.
         width: Width in characters; 0 for as wide as the texts.
-        wraps: Whether its texts may take several lines.
+        wraps: Whether the texts may take several lines.
     """
 
     title: str
@@ -127,7 +127,7 @@ class PageTable:
 
     @property
     def filters(self) -> tuple[Role, ...]:
-        """The roles by which the table can be filtered: the roles of which it has enough names."""
+        """The roles by which the table can be filtered. It must have enough different names of a role."""
         return tuple(role for role in ROLES if self._choices(role) >= _FEWEST)
 
     @property
@@ -137,7 +137,7 @@ class PageTable:
 
     @property
     def grouped(self) -> bool:
-        """Whether some columns share a header."""
+        """Whether some columns have a shared header above their own."""
         return any(column.group for column in self.columns)
 
     @property
@@ -191,7 +191,7 @@ def _only(group: Group, places: Sequence[int]) -> Group:
 
 
 def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make a table of each corruption and group for each section and set of corruptions."""
+    """Make one table for each section and set of corruptions: the numbers of each corruption and group."""
     return tuple(
         _view(corruption_table(numbers, which), [model.name for model in numbers.models])
         for numbers in sections
@@ -200,7 +200,7 @@ def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make a table of each severity for each section and set of corruptions; for detectors, also of every AP."""
+    """Make a table for each section and set of corruptions: numbers by severity, for detectors with every AP."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -212,7 +212,7 @@ def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make a table of the differences of all pairs for each section and set of corruptions."""
+    """Make one table for each section and set of corruptions: the differences of all pairs."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -225,7 +225,7 @@ def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make a table for each section, of all models under each corruption at each severity."""
+    """Make one table for each section: the numbers of all models under each corruption at each severity."""
     found = []
     for numbers in sections:
         grids = [((model.name,), grid_table(numbers, model, "cells")) for model in numbers.models]
@@ -347,5 +347,5 @@ def _width(names: Iterable[str]) -> int:
 
 
 def _badges(note: str) -> tuple[Badge, ...]:
-    """Make a badge of a note, which shows its first word; return none for an empty note."""
+    """Make a badge that shows the first word of a note; return no badge for an empty note."""
     return (Badge(note.partition(" ")[0], note),) if note else ()

@@ -1,4 +1,4 @@
-"""Sample images of detectors, corrupted again as in the evaluation, with the detections in them."""
+"""Sample images of detectors, corrupted again as in the evaluation, with their detections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Objects:
 
     Attributes:
         boxes: Corners x1, y1, x2, y2 in pixels, (objects, 4).
-        crowd: Whether the object is a crowd, in whose box detections are neither right nor false, (objects,).
+        crowd: Whether the object is a crowd, (objects,). Detections inside a crowd are neither right nor false.
     """
 
     boxes: NDArray[Any]

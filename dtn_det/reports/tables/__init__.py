@@ -1,4 +1,4 @@
-"""Makes the tables of a report, in the order in which a report shows them."""
+"""Make the tables of a report, in the order in which a report shows them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
 
 
 def sweep_tables(report: Report) -> tuple[Table, ...]:
-    """Make the tables that a sweep prints when it ends: fewer than in a report, with one more decimal.
+    """Make the tables that a sweep prints at its end. They are fewer than in a report, and have one more decimal.
 
     For classifiers, these are the summary, the error and, with a baseline, the CE under each corruption; for detectors,
     every average precision, and AP under each corruption at each severity.

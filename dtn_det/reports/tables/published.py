@@ -22,9 +22,8 @@ class PublishedRow:
     Attributes:
         model: Name of the model as its authors call it.
         kind: Kind of the numbers: ``top1``, ``bbox`` or ``segm``.
-        values: Numbers in percent, by names as in :attr:`dtn_det.reports.contents.Section.numbers`, where ``error`` is
-            the error on clean images; and ``FLOPs`` in billions of multiply-adds. All have the digits that were
-            published.
+        values: Numbers in percent, by their names in :attr:`dtn_det.reports.contents.Section.numbers`; ``error`` is the
+            error on clean images. ``FLOPs`` are in billions of multiply-adds. All numbers have their published digits.
         source: Paper or repository, and the place of the numbers in it.
     """
 
@@ -58,13 +57,16 @@ def published_for(report: Report) -> tuple[PublishedRow, ...]:
 
 
 def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> tuple[Group, tuple[str, ...]]:
-    """Make a group of published rows, each with the number of its source, and the notes that list the sources.
+    """Make a group of published rows, each marked with the number of its source.
 
-    The rows have no marks of rank.
+    The rows are not ranked.
 
     Args:
         published: At least one row.
-        names: Name of the number of each column.
+        names: For each column, the name of the number that it shows.
+
+    Returns:
+        The group, and notes that list the sources.
     """
     sources = list(dict.fromkeys(row.source for row in published))
     rows = []

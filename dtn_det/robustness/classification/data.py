@@ -1,4 +1,4 @@
-"""Read the data of an evaluation of classifiers: the images and classes in a folder, and how images are corrupted."""
+"""Read the data for evaluating classifiers: the images and classes of a folder, and how the images are corrupted."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from dtn_det.robustness.store.manifest import hash_lines
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of an evaluation.
+    """The prepared data of an evaluation.
 
     Attributes:
         digest: Hash of the list of images.
         cells: The cells, each a corruption at a severity, in the order of their numbers.
-        source: Makes the corrupted images or reads them.
-        corruption: Identity of the corruptions, as the store's manifest holds it.
+        source: The source of the corrupted images, which makes them or reads them from disk.
+        corruption: Identity of the corruptions for the store's manifest.
         clean_digest: Hash of the list of clean images, if the corrupted images are read from disk; None if this run
             makes them.
     """
@@ -71,7 +71,7 @@ class Prepared:
 
 
 def prepare(options: ClassificationOptions) -> Prepared:
-    """Recognise the folders of the options, list their images, and decide how these are corrupted or read.
+    """Recognise the folders that the options name, list their images, and decide how to corrupt or read the images.
 
     Raises:
         ValueError: The data do not fit the options, or have one class alone.
@@ -111,7 +111,7 @@ def _prepare(options: ClassificationOptions) -> Prepared:
 
 
 def _catalog(options: ClassificationOptions, found: Recognised) -> Catalog:
-    """Return the corruptions of the benchmark that the folders are of, or that the user's profile has."""
+    """Return all corruptions of the benchmark to which a corrupted folder, or else the user's profile, belongs."""
     if found.kind == "corrupted" and found.corruptions is not None:
         small = square_side(found.sizes) == SIDES["cifar-c"]
         return one_catalog(found.corruptions.names, options.corruptions, found.root, small=small)
@@ -126,17 +126,17 @@ TWIN = "clean_twin"
 
 
 def _words(options: ClassificationOptions, found: Recognised) -> Sequence[str]:
-    """Return the corruptions and groups that were chosen; none for sets of natural shifts without a choice."""
+    """Return the chosen corruptions and groups; by default the benchmark, or none for a set of natural shifts."""
     if options.corruptions is None:
         return () if found.dataset.startswith(NATURAL) and found.kind == "class_folders" else ("benchmark",)
     return () if list(options.corruptions) == [NONE] else options.corruptions
 
 
 def twin_options(options: ClassificationOptions, classes: str) -> ClassificationOptions | None:
-    """Return the options to evaluate the clean images of the classes of ImageNet-R or ImageNet-A.
+    """Return options to evaluate clean images of ImageNet-R's or ImageNet-A's classes; None if this does not apply.
 
     Args:
-        options: The options of the evaluation of the set itself.
+        options: The options to evaluate ImageNet-R or ImageNet-A itself.
         classes: How the classes of the set are numbered.
     """
     if options.clean is None or classes not in SUBSETS:
@@ -173,7 +173,7 @@ def _from_clean(options: ClassificationOptions, cells: tuple[Cell, ...], found: 
 
 
 def _check_twin(options: ClassificationOptions, found: Recognised) -> None:
-    """Check before anything is evaluated that the clean images of the same classes are there."""
+    """Check before the evaluation that the clean images are of another set and have all its classes."""
     if options.clean is None:
         return
     clean = recognise(options.clean)
@@ -251,14 +251,14 @@ def _check_made(options: ClassificationOptions) -> None:
 
 
 def _own_profile(found: Recognised, catalog: Catalog) -> str:
-    """Return the profile of a tree that does not name it: by its corruptions, and for ImageNet-C's by the size."""
+    """Return the profile of a tree that names none, from its corruptions and, for ImageNet-C's, its image size."""
     if catalog is IMAGENET_C_CATALOG:
         return found.profile or "imagenet-c"
     return catalog.profile or "imagenet-3dcc"
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """Return the images' side if a benchmark has it and the user named no profile, else the side of `profile`."""
+    """Return the images' side if it is a benchmark's and the user chose no profile, else the side of ``profile``."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 
@@ -273,7 +273,7 @@ def _chosen_profile(options: ClassificationOptions, found: Recognised, profile: 
 
 
 def _taken_as_they_are(found: Recognised, side: int) -> tuple[Remark, ...]:
-    """Return a remark if some images have the size to which others are resized and cropped, and stay as they are."""
+    """Return a remark if some images already have the final size, so that they are neither resized nor cropped."""
     if side != SIDES["imagenet-c"] or (side, side) not in found.sizes:
         return ()
     what = (

@@ -1,4 +1,4 @@
-"""Records of a classifier's answers: one row for each image and cell (corruption and severity)."""
+"""Records of a classifier's predictions: one row for each image and cell (corruption and severity)."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def score(
     Args:
         logits: Output of the model, ``(N, classes)``.
         labels: Numbers of the true classes, ``(N,)``.
-        accepted: All classes that are right for each image, if several may be; the probability of the true class is
-            then undefined, NaN.
+        accepted: All correct classes of each image, if images can have several. The probability of the true class is
+            then NaN.
 
     Returns:
         Tensors ``(N,)`` on the CPU, by column.

@@ -84,7 +84,7 @@ class DetectionData:
         return [0 if is_elsewhere(path) else os.path.getsize(path) for path in paths]
 
     def images(self, cells: Sequence[Cell], corruptor: Corruptor) -> DetectionImages:
-        """Return the dataset of the images under every cell, which worker processes read.
+        """Return the PyTorch dataset of the images under every cell, for worker processes.
 
         Raises:
             ValueError: A step of the pipeline cannot be built, or no step or several steps load an image.
@@ -153,8 +153,8 @@ def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
     """Build MMDetection's data set, from a temporary copy of the annotation file if the file itself cannot be used.
 
     A copy is used if the content was mended when it was read, and always for a plain `CocoDataset`. The copy for a
-    `CocoDataset` has no objects, because only the evaluation needs these. Subclasses get the objects, by which they may
-    choose their images.
+    `CocoDataset` has no objects, because only the evaluation needs objects. A copy for a subclass has objects, because
+    the subclass may choose images by them.
     """
     with tempfile.TemporaryDirectory() as folder:
         if plain or file.changed:
@@ -230,7 +230,7 @@ def _selected(
 
 
 def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Remark, ...]]:
-    """Return the selection and a remark about it if the config leaves out images of the file, else two empty values."""
+    """If the config leaves out images of the file, return the name of the selection and a remark; else empty values."""
     taken = set(ids)
     left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
     if not left_out:

@@ -33,10 +33,10 @@ class CocoImage:
     """One image of a COCO set.
 
     Attributes:
-        id: Its id in the evaluation. This is the id in the annotation file if all image ids there are integers from 0
-            to 2**31 - 1, else the rank of that id, from 1.
-        file: Its path below the image folder.
-        key: Its id in the annotation file as text.
+        id: Id of the image in the evaluation: the id in the annotation file if all image ids there are integers from 0
+            to 2**31 - 1. Otherwise, the rank of that id, counted from 1.
+        file: Path of the image below the image folder.
+        key: Id of the image in the annotation file, as text.
     """
 
     id: int
@@ -60,7 +60,7 @@ class CocoTruth:
     categories: tuple[tuple[int, str], ...]
 
     def select(self, numbers: Sequence[int]) -> CocoTruth:
-        """Return the ground truth of some of the images, by their numbers."""
+        """Return the ground truth of the images with these numbers."""
         return CocoTruth(tuple(self.images[number] for number in numbers), self.categories)
 
     @cached_property
@@ -96,7 +96,7 @@ class CocoTruth:
         """Check that either all objects have a segmentation or none has.
 
         Raises:
-            ValueError: Only some objects have one.
+            ValueError: Only some objects have a segmentation.
         """
         objects, without = self._objects["all"], self.num_without_masks
         if 0 < without < objects:

@@ -112,7 +112,7 @@ class _Values(list[Any]):
 
 _COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
-# Names of corruptions by the names in printed tables, in lower case: "gaussian noise" for "Gaussian Noise".
+# Maps corruption names in printed tables, in lower case, to their identifiers: "gaussian noise" to "gaussian_noise".
 _TITLE = {name.replace("_", " "): name for name in EVERY}
 _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 
@@ -157,12 +157,12 @@ def import_files(
     """Read results of other tools.
 
     Args:
-        file_format: `robustbench` (CSV of accuracies; JSON files beside it give clean accuracies), `mmdet` (pickle or
-            JSON of `test_robustness.py`) or `text` (what Hendrycks' test.py or game-of-noise print).
-        name: If the files hold one model, its new name; if they hold several, the one to import. None imports all under
-            the names in the files.
+        file_format: `robustbench` (CSV of accuracies, with JSON files of clean accuracies beside it), `mmdet` (pickle
+            or JSON of `test_robustness.py`) or `text` (printed by Hendrycks' test.py or game-of-noise).
+        name: If the files hold one model, its new name. If they hold several, the name of the model to import. None
+            imports all models under their names in the files.
         dataset: Data set of classifiers' results, a key of :data:`dtn_det.robustness.importing.dataset.DATASETS`; None
-            if the files, or the folders around them, tell it.
+            to take it from the files or from the names of their folders.
 
     Raises:
         ValueError: A file is not of this format, or none of several models has the name.
@@ -295,7 +295,7 @@ def _not_robustbench(file: Path, got: str) -> InputError:
 
 
 def _model_information(file: Path) -> tuple[float, str]:
-    """Return the clean accuracy of a model in percent and its data set; an empty string if the file names none."""
+    """Return the clean accuracy of a model in percent, and the name of its data set; empty if the file has no name."""
     try:
         content = json.loads(file.read_text())
         return float(content["clean_acc"]), str(content.get("dataset", ""))
@@ -362,7 +362,7 @@ def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]
 
 
 def _detections_counted(metrics: Mapping[str, Any]) -> str:
-    """Return how many of an image's detections the metrics count: see :attr:`ImportSource.detections`."""
+    """Return how many detections of an image enter the metrics: see :attr:`ImportSource.detections`."""
     return COCO_DETECTIONS if any(key in KINDS for key in metrics) else MMDET_DETECTIONS
 
 
@@ -405,7 +405,7 @@ def _text(file: Path) -> _Model:
 
 
 def _hendrycks_line(model: _Model, name: str, percent: float, average: Sequence[float], file: Path) -> None:
-    """Add a corruption's errors from the line `=Average`; without that line only their mean, `percent`, is known."""
+    """Add a corruption's errors from the line `=Average`; without this line, add only ``percent``, their mean."""
     if not average:
         model.add("top1", name, None, {"error": percent / 100}, file)
         return

@@ -133,7 +133,7 @@ class Store:
         return store
 
     def _with_policy_of(self, manifest: StoreManifest) -> Store:
-        """Return the store with this run's policy on bad images, which is no difference while none was left out."""
+        """Adopt this run's policy on bad images if no image has been left out so far; return the store."""
         old, new = self.manifest.protocol.get(_POLICY), manifest.protocol.get(_POLICY)
         if old == new or None in (old, new) or self._has_bad_images():
             return self
@@ -264,7 +264,7 @@ class ModelStore:
     """The records of one model.
 
     Attributes:
-        manifest: The weights and settings that its records depend on.
+        manifest: The weights and settings that the records depend on.
     """
 
     store: Store
@@ -272,7 +272,7 @@ class ModelStore:
     manifest: ModelManifest
 
     def with_facts(self, facts: ModelFacts) -> ModelStore:
-        """Write facts into the model's manifest, and return the model's store with them. Its records stay valid."""
+        """Write facts into the model's manifest, and return the model's store with these facts. Records stay valid."""
         manifest = replace(self.manifest, facts=facts)
         write_json(self.folder / "model.json", manifest.to_dict())
         return replace(self, manifest=manifest)

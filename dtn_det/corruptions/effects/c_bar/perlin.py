@@ -20,7 +20,7 @@ _CELLS = 7
 
 @dataclass(frozen=True)
 class Turbulence:
-    """What is drawn for Perlin noise.
+    """Random parameters of Perlin noise.
 
     Attributes:
         order: ``(256,)`` permutation that assigns a gradient to each node of the lattice.
@@ -46,10 +46,10 @@ def draw_turbulence(stream: Stream, magnitude: float) -> Turbulence:
 
 
 def normalized(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scale vectors to length 1.
+    """Scale vectors to length 1; a zero vector stays zero.
 
-    A zero vector stays a zero vector. The generator of the benchmark's authors divides it by zero. So in one of 1,000
-    images, about a fourteenth of the pixels is not a number, and becomes a level that depends on the processor.
+    The generator of the benchmark's authors divides zero vectors by zero. So in one of 1,000 images, about a fourteenth
+    of the pixels become NaN, and then a level that depends on the processor.
     """
     lengths = np.hypot(vectors[:, 0], vectors[:, 1])[:, None]
     unit: npt.NDArray[np.float64] = vectors / np.where(lengths == 0, 1, lengths)
@@ -57,7 +57,7 @@ def normalized(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def apply_turbulence(image: ByteImage, turbulence: Turbulence) -> ByteImage:
-    """Blend a square image with the noise of these parameters."""
+    """Blend a square image with the noise that these parameters define."""
     noise = np.zeros(image.shape[:2], np.float32)
     gradients = turbulence.gradients.astype(np.float32)
     for octave in range(_OCTAVES):

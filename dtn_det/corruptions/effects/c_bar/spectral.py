@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class BrownishNoise:
-    """What is drawn for brownish noise.
+    """Random parameters of brownish noise.
 
     Attributes:
         phases: ``(3, phase_count(side))`` phases of the spectrum of each channel, in radians.
@@ -32,11 +32,11 @@ class BrownishNoise:
 
 @dataclass(frozen=True)
 class BlueMask:
-    """What is drawn for blue noise.
+    """Random parameters of blue noise.
 
     Attributes:
         phases: ``(phase_count(side),)`` phases of the spectrum, in radians.
-        threshold: Pixels become black where the noise is at most this. The noise has a standard deviation of 1.
+        threshold: Largest value of the noise at which a pixel becomes black. The noise has a standard deviation of 1.
     """
 
     phases: Floats
@@ -75,7 +75,7 @@ def _phases(stream: Stream, shape: tuple[int, ...]) -> Floats:
 
 
 def apply_brownish_noise(image: ByteImage, noise: BrownishNoise) -> ByteImage:
-    """Add the noise of these parameters to a square image."""
+    """Add the noise that these parameters define to a square image."""
     side = len(image)
     amplitudes = (1 / (squared_frequencies(side) + 1)).astype(np.float32)
     red, green, blue = (spectral_noise(amplitudes, phases) for phases in noise.phases)

@@ -17,7 +17,7 @@ _LARGE_SIDE = 224
 
 @dataclass(frozen=True)
 class Twirls:
-    """What is drawn for pinch and twirl.
+    """Random parameters of pinch and twirl.
 
     Attributes:
         angles: ``(n, n)`` angles by which the centres of the discs are turned, in radians. The first index is the
@@ -74,12 +74,12 @@ def _twirl(image: ByteImage, angles: npt.NDArray[np.float64], amount: float, out
 
 @dataclass(frozen=True)
 class Ripples:
-    """What is drawn for ripples: a sine by which the rows are displaced, then one by which the columns are displaced.
+    """Random parameters of ripples: one sine displaces the rows, then another displaces the columns.
 
     Attributes:
-        amplitudes: Amplitudes, in pixels.
-        wavelengths: Wavelengths, in pixels.
-        phases: Phases, in radians.
+        amplitudes: Amplitudes of both sines, in pixels.
+        wavelengths: Wavelengths of both sines, in pixels.
+        phases: Phases of both sines, in radians.
     """
 
     amplitudes: tuple[float, float]

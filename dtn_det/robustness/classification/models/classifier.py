@@ -1,4 +1,4 @@
-"""The interface of all classifiers, wherever they come from: 8-bit images in, logits out."""
+"""The interface of all classifiers from any library: 8-bit images in, logits out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Classifier:
         forward: Function from images to logits, ``(N, classes)``. The images are ``(N, 3, H, W)`` uint8 RGB on the
             network's device, and not contiguous in memory.
         view: The form of the images that workers prepare for it.
-        protocol: What its numbers depend on besides weights and images.
+        protocol: The settings that results depend on besides weights and images.
         versions: Versions of the libraries that it needs.
         training: How it was trained, if that is known, and which of several sets of weights was loaded.
         num_classes: Number of logits for each image; None if the model does not state it.
@@ -116,7 +116,7 @@ class Classifier:
 
 
 class Normalizer:
-    """Normalises 8-bit images as a network expects them, on whatever device they are.
+    """Normalises 8-bit images as a network expects them, on the device of the images.
 
     Args:
         mean: Mean of each channel, for images in [0, 1].
@@ -134,7 +134,7 @@ class Normalizer:
 
 
 def check_logits(logits: object, num_images: int, num_classes: int, name: str) -> Tensor:
-    """Return a model's output if it is a tensor with one real number for each image and class.
+    """Check that a model's output is a tensor with one real number for each image and class, and return it.
 
     Raises:
         ValueError: The output is something else.

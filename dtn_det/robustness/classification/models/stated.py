@@ -23,14 +23,14 @@ _CHOSEN_ELSEWHERE = ("img_size", "num_classes", "drop_rate", "drop_path_rate", "
 
 @dataclass(frozen=True)
 class StatedSettings:
-    """What is stated with a checkpoint about the input and the classes of its model.
+    """The input settings, classes and arguments that a checkpoint, or the ``config.json`` beside it, states.
 
     Attributes:
         settings: Some of ``mean``, ``std``, ``interpolation`` and ``input_size``, as in timm's data config.
-        places: Where each of them is stated, as the end of a sentence.
+        places: Where each setting is stated, as the end of a sentence.
         class_names: Names of the classes in the order of the logits; empty if none are stated.
         arguments: Arguments of ``timm.create_model`` that the model was built with, such as ``global_pool``.
-        arguments_place: Where they are stated, as the end of a sentence.
+        arguments_place: Where the arguments are stated, as the end of a sentence.
     """
 
     settings: Mapping[str, Any]
@@ -46,7 +46,7 @@ class StatedSettings:
         return None if size is None else (size[1], size[2])
 
     def over(self, config: Mapping[str, Any], fixed_size: tuple[int, int] | None) -> dict[str, Any]:
-        """Return timm's data config with the stated settings in the place of timm's.
+        """Return timm's data config, in which the stated settings replace timm's.
 
         Args:
             fixed_size: Height and width that the model is built for, which no setting changes; None for a model that
@@ -79,7 +79,7 @@ class StatedSettings:
         return (*built, Remark("stated_settings", what, source, len(others)))
 
     def facts(self, config: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, str]:
-        """Return where the settings that differ from timm's are stated, and the arguments, as facts for the store."""
+        """Return facts for the store: where stated settings that differ from timm's are from, and the arguments."""
         others = {key: self.places[key] for key in self.settings if not _same(config[key], taken[key])}
         places = "; ".join(f"{key} {place}" for key, place in others.items())
         built = {"arguments of the model": self._built()} if self.arguments else {}
@@ -91,11 +91,12 @@ class StatedSettings:
 
 
 def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> StatedSettings:
-    """Read what is stated with a checkpoint: in the file, else in the ``config.json`` beside it.
+    """Read the settings in a checkpoint, or for settings that it lacks, in the ``config.json`` beside it.
 
-    timm's training script stores its arguments as ``args``. Arguments that were not given are those of the model that
-    it names. timm and ``dtn-det export`` write ``config.json`` beside ``model.safetensors`` or ``pytorch_model.bin``.
-    Beside a file of another name, it counts only if it names the same architecture.
+    timm's training script stores its arguments as ``args``. If an argument was not given, the setting of the model
+    named in ``args`` holds. timm and ``dtn-det export`` write ``config.json`` beside ``model.safetensors`` or
+    ``pytorch_model.bin``. Beside a checkpoint with another file name, ``config.json`` is read only if it names the same
+    architecture.
 
     Args:
         checkpoint: Path or URL of the checkpoint.
@@ -103,7 +104,7 @@ def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> State
         name: timm's name of the model.
 
     Raises:
-        InputError: A stated mean or standard deviation is not one of finite numbers.
+        InputError: A stated mean or standard deviation has values that are not finite, or a wrong number of values.
     """
     in_file, names = _of_arguments(content, name), _names_in(content)
     beside, beside_names, beside_built = _beside(checkpoint, name)
@@ -136,7 +137,7 @@ def _of_arguments(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     if written and isinstance(trained, str) and trained != name and _architecture(trained) == _architecture(name):
         try:
             settings = require("timm", "cls").get_pretrained_cfg(trained)
-        # Another release of timm had these pretrained weights.
+        # The installed timm does not have these pretrained weights; another release had them.
         except RuntimeError:
             settings = None
         given = {key: given[key] or getattr(settings, key, None) for key in _SETTINGS}
@@ -161,7 +162,7 @@ def _built_in(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _of_model(given: Any) -> dict[str, Any]:
-    """Return the arguments that decide what a model computes."""
+    """Return the arguments in a mapping that affect the model's computation."""
     given = given if isinstance(given, Mapping) else {}
     return {str(key): value for key, value in given.items() if value is not None and key not in _CHOSEN_ELSEWHERE}
 
@@ -204,7 +205,7 @@ def _size(value: Any) -> Any:
 
 
 def _names_in(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of classes in a checkpoint: a list, or the numbers of classes as torchvision's folders have."""
+    """Return the class names in a checkpoint: a list, or the keys of a dict ``class_to_idx`` as in torchvision."""
     numbers = content.get("class_to_idx")
     if (
         isinstance(numbers, Mapping)
@@ -234,7 +235,7 @@ def _known(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(settings: Mapping[str, Any], places: Mapping[str, str], checkpoint: str) -> dict[str, Any]:
-    """Return the settings with a mean and a standard deviation of three finite numbers."""
+    """Check that each mean and standard deviation has 1 or 3 finite numbers; return settings with 3 numbers each."""
     checked = dict(settings)
     for key in ("mean", "std"):
         value = checked.get(key)
