@@ -202,8 +202,8 @@ class WindowLocality(nn.Module):
     """A mixin with the forward pass of Swin's window attention as Locality Self-Attention, for several libraries.
 
     Scores are multiplied by the learned scale of their head; then the relative position bias, the shift mask and the
-    mask of the diagonal are added (Lee et al., arXiv:2112.13492). A subclass inherits from this class first, and second
-    from the window attention of timm, mmpretrain or MMDetection.
+    mask of the diagonal are added (Lee et al., arXiv:2112.13492). A subclass inherits from this class first, then from
+    the window attention of timm, mmpretrain or MMDetection.
     """
 
     num_heads: int

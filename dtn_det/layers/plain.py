@@ -1,4 +1,4 @@
-"""DTN in plain PyTorch: one product with a small matrix per axis, on any device, differentiable by autograd.
+"""DTN in plain PyTorch: two products with small matrices, one per axis; any device; differentiable by autograd.
 
 The layer uses this form for masks, double gradients, ``torch.export`` and ONNX; :mod:`dtn_det.layers.kernels.cpu` and
 :mod:`dtn_det.layers.kernels.gpu` compute the same numbers faster. All functions are pure.
@@ -97,7 +97,7 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
         centre = x.mean(dim=(1, 2), keepdim=True).detach()
     else:
         weight = mask.unsqueeze(-1).to(x.dtype)  # (B, H, W, 1)
-        # Not multiplied by 0, because padding may hold NaN.
+        # Fill with 0 instead of multiplying by 0, because padding may be NaN.
         x = x.masked_fill(~mask.unsqueeze(-1), 0)
         count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
         centre = (x.sum(dim=(1, 2), keepdim=True) / count).detach()

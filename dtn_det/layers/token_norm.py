@@ -18,7 +18,7 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
     Models pass the grid if ``isinstance(norm, TokenNorm)``. Because the class is a subclass of ``nn.LayerNorm``,
     optimizer rules for norm layers (no weight decay) apply to its parameters, and
-    ``SyncBatchNorm.convert_sync_batchnorm`` leaves it alone; that function's layers do not support tokens.
+    ``SyncBatchNorm.convert_sync_batchnorm`` does not convert it. SyncBatchNorm does not support tokens.
 
     The state dict stores the options that change the output but cannot be inferred from the weights, see
     :class:`dtn_det.layers.options.CarriesOptions`.
@@ -63,14 +63,14 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
     @property
     def _is_hf_initialized(self) -> bool:
-        """True once transformers has initialised the parameters of this module that a checkpoint lacks."""
+        """Whether transformers has initialised the parameters of this module that the checkpoint lacks."""
         return bool(self.__dict__.get("_is_hf_initialized", False))
 
     @_is_hf_initialized.setter
     def _is_hf_initialized(self, done: bool) -> None:
-        # from_pretrained leaves parameters that a checkpoint lacks in uninitialised memory, and models initialise only
-        # LayerNorm's. Release 4 of transformers sets this mark on modules before it loads. Release 5 sets it
-        # afterwards, and also on the tensors that it has loaded.
+        # If a checkpoint lacks parameters, from_pretrained leaves their memory uninitialised, and models then
+        # initialise the parameters of LayerNorm only. Release 4 of transformers sets this attribute on modules before
+        # loading. Release 5 sets it after loading, and also on the loaded tensors.
         self.__dict__["_is_hf_initialized"] = done
         if done:
             self._reset_what_is_not_loaded()
@@ -125,8 +125,8 @@ def check_eps(eps: float) -> None:
     """Check the number that is added to variances.
 
     Raises:
-        ValueError: ``eps`` is not a finite number, or is negative. 0 is allowed, because a LayerNorm may have it and
-            the norm that replaces it takes over the value.
+        ValueError: ``eps`` is not a finite number, or is negative. 0 is allowed, because a LayerNorm may have
+            ``eps=0``, and a norm that replaces it uses the same value.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise InputError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
@@ -229,7 +229,7 @@ def output_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """Return a context manager that turns off autocast for the device of ``x``; for meta tensors, for the CPU."""
+    """Return a context manager that turns off autocast for the device of ``x``; meta tensors count as on the CPU."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 

@@ -25,7 +25,7 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 RECORD_COLUMNS = ("confidence", "correct", "true_probability", "squared_norm")
 
-# Rounding can bring the sum of a thousand float32 probabilities above 1; this much is accepted.
+# The sum of a thousand float32 probabilities may exceed 1 by this much, because of rounding.
 _ROUNDING = 1e-5
 
 
@@ -80,7 +80,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
 
 
 def confidences(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check confidences and whether the predictions were right, and return both as float64 of one shape.
+    """Check both arguments, and return them as float64 arrays of the same shape.
 
     Raises:
         InputError: Shapes differ, a confidence is not in [0, 1], or a value of `correct` is not 0 or 1.

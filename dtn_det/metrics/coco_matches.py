@@ -1,4 +1,4 @@
-"""Matches of detections and ground truth, in a form from which the AP of any resample of the images can be computed.
+"""Matches of detections and ground truth, from which the AP of any resample of the images can be computed.
 
 The matching follows COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and uses the IoUs of
 pycocotools or faster-coco-eval, so that the AP of all images equals the AP that these libraries compute.
@@ -27,8 +27,8 @@ class CocoMatches:
     """The matches of one model on one set of images under one cell.
 
     In the shapes, K is the number of categories, A of area ranges, T of IoU thresholds and R of recall thresholds.
-    Detections are sorted by category, then by falling score. The matches hold only the detections that matched
-    something; they are sorted by category, then area range, then threshold.
+    Detections are sorted by category, then by falling score. The matches contain only detections that matched a ground
+    truth, sorted by category, then area range, then threshold.
 
     Attributes:
         images: Ids of the images.
@@ -42,11 +42,11 @@ class CocoMatches:
         match_starts: Index of the first match of each category, area range and threshold, then the number of all
             matches, (K * A * T + 1,).
         match_position: Detection of each match, an index among the detections of its category, (matches,).
-        match_counts: Whether the matched ground truth counts; if not, the detection is ignored, (matches,).
+        match_counts: Whether the matched ground truth counts, (matches,). If not, the detection is ignored.
         ground_truth_starts: Index of the first entry of each category, then the number of all entries, (K + 1,). An
             entry is an image with ground truth of the category.
         ground_truth_image: Image of each entry, an index into `images`, (entries,).
-        ground_truths: How many ground truths of an entry count in each area range, (A, entries).
+        ground_truths: Number of ground truths of each entry that count in each area range, (A, entries).
     """
 
     images: tuple[int, ...]
@@ -80,7 +80,7 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
     found = _by_pair(evaluator.cocoDt, images, categories)
     most = int(settings.maxDets[-1])
 
-    # Sorted by category, then by image.
+    # The pairs of category and image, sorted by category first.
     pairs = sorted({*truths, *found})
     scores, areas, truth_areas, crowds, ious = [], [], [], [], []
     sizes = np.zeros((len(pairs), 2), dtype=np.int64)
@@ -273,7 +273,8 @@ def _match(
                         truth = order[place]
                         if taken[truth] and not crowd[truth_start + truth]:
                             continue
-                        # A match with a ground truth that counts is kept, even if an ignored one has a larger IoU.
+                        # COCO ignores the ground truths from here on. Keep a match with one that counts, even if its
+                        # IoU is smaller.
                         if match >= 0 and match < regular and place >= regular:
                             break
                         iou = ious[iou_start + detection * truths + truth]

@@ -1,4 +1,4 @@
-"""Confidence intervals of every number of a model, and paired intervals and tests of the differences of two models."""
+"""Confidence intervals of a model's numbers, and paired intervals and tests of the differences between two models."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Intervals(Generic[I_co]):
 
     @property
     def partial(self) -> bool:
-        """Whether cells are missing."""
+        """True if cells are missing."""
         return self.cells < self.expected_cells
 
     @property
@@ -116,14 +116,14 @@ def classification_intervals(
         baseline: `alexnet`, whose errors are constants; the samples of another model with the same images, replicates
             and seed; or None for no corruption errors.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells; :attr:`Intervals.label` then says so. Clean images alone
-            then have no means.
+        allow_partial: Whether to accept missing cells, which :attr:`Intervals.label` then reports. If all corrupted
+            cells are missing, no means are computed.
         relative: Whether to compute `relative CE` and `relative mCE`, which need the clean cell.
         level: Fraction of the replicates inside an interval, between 0 and 1.
 
     Raises:
-        CellError: Cells are missing, or under some corruption the baseline makes no errors, or no more errors than on
-            clean images.
+        CellError: Cells are missing. Or the baseline makes no errors under a corruption, or no more than on clean
+            images.
         InputError: The baseline is unknown, has other images, replicates or seed, or is given for a metric other than
             the top-1 error.
     """
@@ -148,7 +148,7 @@ def classification_differences(
     Raises:
         CellError: Cells are missing in either model, or the baseline has one of the faults that
             :func:`classification_intervals` names.
-        InputError: The two models, or they and the baseline, differ in metric, images, replicates or seed.
+        InputError: The models differ from each other or from the baseline in metric, images, replicates or seed.
     """
     _check_comparable(first, second)
     theirs = _classification(first, baseline, corruptions, allow_partial, relative)
@@ -158,10 +158,10 @@ def classification_differences(
 def detection_intervals(
     model: Samples, *, corruptions: CorruptionSet = "benchmark", allow_partial: bool = False, level: float = LEVEL
 ) -> Intervals[Interval]:
-    """Compute intervals of one metric on each cell, and of its `P`, `mPC` and `rPC`.
+    """Compute intervals of a metric on each cell, and of its summaries `P`, `mPC` and `rPC`.
 
-    `mPC` and `rPC` are also computed for each corruption, group and severity. `P` and `rPC` are left out without the
-    clean cell. The other arguments are those of :func:`classification_intervals`.
+    `mPC` and `rPC` are also computed for each corruption, group and severity. Without the clean cell, `P` and `rPC` are
+    left out. The other arguments are those of :func:`classification_intervals`.
 
     Args:
         model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
@@ -271,12 +271,12 @@ def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> 
 
 
 def _all_of(model: Samples, corruptions: CorruptionSet) -> tuple[Cell, ...]:
-    """Return all cells of a set of the benchmark that a model was evaluated under."""
+    """Return all cells of a corruption set in the benchmark that the model was evaluated on."""
     return all_cells(corruptions, catalog_for(name for name, _ in model.cells))
 
 
 def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
-    """Return the values of some cells, and of the clean cell or None, on the replicates or else on all images."""
+    """Return the values of the cells, and of the clean cell (else None), on the replicates or on all images."""
     values = samples.values if replicated else samples.point
     clean = samples.column(CLEAN)
     return values[..., [samples.cells.index(cell) for cell in cells]], None if clean is None else values[..., clean]
@@ -285,9 +285,9 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """Return a function that gives the baseline's errors on the cells, and on the clean images or None.
+    """Return a function that returns the baseline's errors on the cells, and on the clean images (else None).
 
-    Its argument is whether to return the errors on the bootstrap replicates, rather than on all images. AlexNet's
+    The argument of the returned function is True for the bootstrap replicates and False for all images. AlexNet's
     errors are the same for both.
     """
     if isinstance(baseline, Samples):
@@ -312,7 +312,7 @@ def _cell_numbers(
 
 
 def _means(name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
-    """Return the means of each corruption, of each group, over all corruptions, and at each severity."""
+    """Return the means for each corruption and each group, over all corruptions, and at each severity."""
     severities = formulas.severity_means(values, layout)
     found = {Quantity(name, severity=severity): mean for severity, mean in severities.items()}
     return found | _with_groups(name, name, formulas.means(values, layout), layout)

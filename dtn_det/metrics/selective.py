@@ -48,12 +48,12 @@ def selective_metrics(
     Args:
         confidence: Largest probability of each image, (images,), of at least two images.
         correct: Whether the prediction is right, (images,).
-        risk: Risk at which the coverage is given, in [0, 1].
-        coverage: Coverage at which the risk is given, in (0, 1].
+        risk: Risk in [0, 1] at which the coverage is computed.
+        coverage: Coverage in (0, 1] at which the risk is computed.
         bins: Number of bins of the adaptive ECE.
 
     Returns:
-        A value for each of :data:`METRICS`, all in [0, 1]. Lower is better, but for ``coverage_at_risk``.
+        A value in [0, 1] for each of :data:`METRICS`. Lower is better, except for ``coverage_at_risk``.
 
     Raises:
         InputError: Lengths differ or are below 2, a confidence is not in [0, 1], a value of `correct` is not 0 or 1, or
@@ -90,8 +90,8 @@ def selective_samples(
         images: The name of the image of each row.
         replicates: Number of bootstrap replicates; 0 for none.
         seed: Seed of the draws. Models to compare need the same images, replicates and seed.
-        risk: Risk at which the coverage is given, in [0, 1].
-        coverage: Coverage at which the risk is given, in (0, 1].
+        risk: Risk in [0, 1] at which the coverage is computed.
+        coverage: Coverage in (0, 1] at which the risk is computed.
         bins: Number of bins of the adaptive ECE.
 
     Returns:
@@ -146,10 +146,10 @@ def _measure(
 ) -> NDArray[np.float64]:
     """Compute the metrics of each replicate, (replicates, metrics), from images sorted by descending confidence.
 
-    ``drawn`` counts how often each replicate has drawn each image, (replicates, images).
+    ``drawn``, (replicates, images), is the number of times that each replicate has drawn each image.
     """
     size = len(scores)
-    # 1 + 1/2 + ... + 1/k, with which the risks of a group of equal confidences are summed at once.
+    # Harmonic numbers 1 + 1/2 + ... + 1/k, with which the risks of a group of equal confidences are summed in one step.
     harmonic = np.zeros(size + 1)
     for place in range(1, size + 1):
         harmonic[place] = harmonic[place - 1] + 1.0 / place
@@ -172,13 +172,15 @@ def _measure(
             mean = faults / many
             if first_risk < 0.0:
                 first_risk = mean
-            # At rank answered + j of the group, wrong + j * mean images are expected to be wrong.
+            # Among the first answered + j images, the expected number of errors is wrong + j * mean. `risks` sums the
+            # risks of all ranks in the group, and `joint` the expected numbers of errors.
             steps = harmonic[int(answered + many)] - harmonic[int(answered)]
             risks += many * mean + (wrong - answered * mean) * steps
             joint += many * wrong + mean * many * (many + 1.0) / 2.0
             if answered < wanted <= answered + many:
                 at_coverage = (wrong + (wanted - answered) * mean) / wanted
-            # Within a group the risk moves one way, towards its mean: find the last rank with a risk in bounds.
+            # Within a group, the risk approaches `mean` monotonically: find the last rank at which it is within the
+            # bound.
             if wrong + faults <= risk * (answered + many) + 1e-9:
                 covered = answered + many
             elif mean > risk and wrong <= risk * answered + 1e-9:
@@ -202,8 +204,9 @@ def _adaptive_error(
 ) -> float:
     """Compute the adaptive ECE of one replicate from images sorted by descending confidence.
 
-    The bins are filled from the least confident image on. If the images cannot be divided evenly, the first bins have
-    one image more. Images of equal confidence that two bins share are spread over both in proportion.
+    The bins are filled from the least confident image on. If the number of images is not a multiple of the number of
+    bins, the first bins have one image more. If images of equal confidence span several bins, each of these bins counts
+    them with their mean accuracy.
     """
     size = len(scores)
     total, gap, left = 0.0, 0.0, 0.0

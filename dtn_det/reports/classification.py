@@ -1,4 +1,4 @@
-"""Reads the records of classifiers and computes the numbers of a report from them."""
+"""Read the records of classifiers, and compute the numbers of a report from them."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class ClassifierRecords:
-    """The answers of one classifier to all images under all cells.
+    """The predictions of one classifier for all images under all cells.
 
     Attributes:
-        images: Numbers of the images with answers, in increasing order, (images,).
+        images: Numbers of the images with predictions, in increasing order, (images,).
         columns: Arrays of shape (images, cells) by name: ``correct``, ``correct_top5``, ``confidence``,
             ``true_probability``, ``squared_norm`` as in
             :func:`dtn_det.robustness.classification.records.records_schema`.
@@ -84,9 +84,9 @@ def read_records(model: ModelStore) -> ClassifierRecords:
     for number in sorted(model.finished()):
         table = model.read(number, ["image", "cell", *_COLUMNS])
         bad.update(bad_images_of(table))
-        # The store has checked that each image is there exactly once under every cell.
+        # The store has checked that each image has exactly one row for every cell.
         place = table["image"].to_numpy().astype(np.int64) * len(manifest.cells) + table["cell"].to_numpy()
-        # Sweeps write records sorted by image, then by cell; sort only those that are not.
+        # Sweeps write records sorted by image, then by cell. Sort the records only if another order was written.
         order = None if (np.diff(place) > 0).all() else np.argsort(place)
         images = (place if order is None else place[order])[:: len(manifest.cells)] // len(manifest.cells)
         parts.append(images)
@@ -175,7 +175,8 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
     for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
         whole = bool(pd.isna(severity))
         known = known and not whole
-        # Giving the mean to every severity changes neither means over the severities nor ratios of sums over them.
+        # Use the mean as the error at every severity: means over severities, and ratios of sums over severities, stay
+        # the same.
         cells.update({Cell(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
     values = np.array(list(cells.values()), np.float64)
     return ClassifierNumbers(point_samples("error", list(cells), values, images), severities=known)
@@ -193,11 +194,11 @@ def classification_section(
     Args:
         models: The numbers of each model by its name, in the order of the tables.
         baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
-        num_classes: Number of classes of the data; None if unknown. If a model is no better than guessing the class,
-            its relative mCE is left out.
+        num_classes: Number of classes of the data; None if unknown. If a model is no better than random guessing, its
+            relative mCE is left out.
 
     Returns:
-        The section, and remarks that say which numbers are undefined and why.
+        The section; and remarks on undefined numbers, each with the reason.
     """
     remarks: list[str] = []
     against = models[baseline].error if baseline is not None and baseline in models else baseline
@@ -232,7 +233,7 @@ _Baseline = str | Samples | None
 
 @dataclass(frozen=True)
 class _Computed:
-    """Computes all numbers that are defined, and collects a remark on each kind of number that is undefined."""
+    """Computes all defined numbers, and collects remarks on undefined numbers."""
 
     baseline: _Baseline
     level: float
@@ -259,10 +260,10 @@ class _Computed:
         baseline: _Baseline,
         which: CorruptionSet,
     ) -> Intervals[AnyInterval]:
-        """Compute all numbers that are defined. If undefined, the relative mCE or all corruption errors are left out.
+        """Compute all defined numbers; the relative mCE, or all corruption errors, are left out if they are undefined.
 
-        A remark on what is left out names the last model. Whether there are clean images, which the relative mCE
-        needs, is looked up in the first model.
+        Remarks on numbers that are left out name the last model. The first model decides whether there are clean
+        images, which the relative mCE needs.
         """
         attempts = [(baseline, False)]
         guesses = self._guesses(models) if baseline is not None else []
@@ -274,13 +275,14 @@ class _Computed:
         for against, relative in attempts:
             try:
                 return compute(against, relative=relative)
-            # On few images, the baseline may make no errors under some corruption, or no more than on clean images.
+            # With few images, the baseline may make no errors under a corruption, or no more than on clean images. Try
+            # again without the relative mCE, then without all corruption errors.
             except CellError as error:
                 self.remarks.append(f"{list(models)[-1]}: {error}")
         return compute(None, relative=False)
 
     def _guesses(self, models: Mapping[str, Samples]) -> list[str]:
-        """Return a remark on each model or baseline that is no better than chance, so its relative mCE is undefined."""
+        """Return a remark on each model or baseline that is no better than chance: its relative mCE is undefined."""
         found = []
         asked = {**models, "the baseline": self.baseline} if isinstance(self.baseline, Samples) else models
         for name, samples in asked.items():
@@ -294,16 +296,16 @@ class _Computed:
 
 
 def _paired(model: Samples, baseline: _Baseline) -> tuple[_Baseline, str]:
-    """Return the baseline for use with a model, or None and the reason if the two saw different images.
+    """Return the baseline and an empty reason; or None and the reason, if model and baseline have different images.
 
-    If one of the two has no records of images, the baseline's errors are treated as constants.
+    If the model or the baseline has no records of images, the baseline's errors are treated as constants.
     """
     if not isinstance(baseline, Samples) or baseline is model:
         return baseline, ""
     if baseline.images and model.images:
         fault = unpaired(baseline, model)
         return (None, fault) if fault else (baseline, "")
-    # Without a bootstrap, only the counts of images can be compared. A count of 0, from another tool, means unknown.
+    # Without records of images, only the numbers of images can be compared. 0, from another tool, means unknown.
     counts = (baseline.num_images, model.num_images)
     if all(counts) and counts[0] != counts[1]:
         return None, f"they were evaluated on other images ({counts[0]:,} and {counts[1]:,})"
@@ -313,7 +315,7 @@ def _paired(model: Samples, baseline: _Baseline) -> tuple[_Baseline, str]:
 
 
 def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Reliability]) -> Iterator[Row]:
-    """Yield the rows of a diagram for the clean images, and of another for all corrupted images together."""
+    """Yield the rows of two diagrams: one for the clean images, one for the images of all corrupted cells together."""
     clean = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell == CLEAN]
     corrupted = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell != CLEAN]
     for images, chosen in (("clean", clean), ("corrupted", corrupted)):

@@ -1,4 +1,4 @@
-"""The contents of a report as tidy tables; tables, figures and the page show them and compute no numbers.
+"""The contents of a report as data frames. Tables, figures and the page only show these numbers.
 
 A cell of an evaluation is a corruption at a severity, or the clean images.
 """
@@ -69,11 +69,11 @@ class ReportModel:
         flops: Number of multiply-adds for one image; None where unknown.
         flops_at: Height and width of that image, as ``224x224``; empty where unknown.
         settings: Settings of the evaluation, by name.
-        training: Settings of its training by name; empty where unknown.
-        partial: Why its numbers cover only a part of the data set, such as ``limit=500 of 50000 seed=0``; empty if they
-            cover all of it.
+        training: Settings of the model's training by name; empty where unknown.
+        partial: Why the numbers cover only a part of the data set, such as ``limit=500 of 50000 seed=0``; empty if they
+            cover the whole data set.
         bad_images: Number of images that could not be read and were left out.
-        weights_hash: SHA-256 of its weights, empty where unknown.
+        weights_hash: SHA-256 of the weights; empty where unknown.
     """
 
     name: str
@@ -100,16 +100,15 @@ class Section:
             ``benchmark`` unless the model was evaluated on ``extra`` only. ``name``, ``scope`` and ``severity`` are as
             in :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error` and their
             means such as `mean ECE`. ``value``, and the ends ``low`` and ``high`` of its interval (NaN without one),
-            are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the number of evaluated cells
-            that a mean is over, and ``expected_cells`` the number of cells in the whole set. Both are 1 for the number
-            of a cell.
+            are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the number of evaluated cells in
+            a mean, and ``expected_cells`` the number of cells in the whole set. Both are 1 for a single cell.
         differences: One row for each number and pair, with the columns :data:`DIFFERENCE_COLUMNS`: second minus first,
-            in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family. The
-            differences of a pair in one number form four families in each set: those of corruptions, of groups, of
-            severities and of cells. The mPC of all average precisions except AP is another family. Empty without pairs.
+            in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family. For each
+            pair, number and set there are four families: the differences for corruptions, for groups, for severities,
+            and for cells. The mPC of all average precisions except AP is another family. Empty without pairs.
         reliability: One row for each bin of confidence, with the columns :data:`RELIABILITY_COLUMNS`. ``images`` is
             ``clean`` or ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence``
-            its means, all as fractions. Empty for detectors.
+            the means in the bin, all as fractions. Empty for detectors.
         pairs: Names of the first and the second model of each pair that was compared.
     """
 
@@ -131,7 +130,7 @@ class Report:
         baseline: For classifiers, the model whose errors are the denominators of CE and mCE: ``alexnet``, a model of
             the report, or None without CE and mCE. For detectors, the model chosen to compare the others with, or None.
         remarks: Sentences that readers need: which results are partial, and why some numbers are undefined.
-        bad_images: For each model, the images that were left out of its numbers: the error by the number of the image.
+        bad_images: For each model, the error of each image that was left out, by the number of the image.
     """
 
     task: Task

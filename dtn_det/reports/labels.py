@@ -60,7 +60,7 @@ def groups_of(corruptions: set[str]) -> dict[str, list[str]]:
 
 
 def shared_note(models: Sequence[ReportModel]) -> str:
-    """Return the note on the numbers of all models, such as ``partial (...)``; empty if the notes of models differ."""
+    """Return the note on the numbers of all models, such as ``partial (...)``; empty if models have different notes."""
     notes = {_note(model) for model in models}
     return notes.pop() if len(notes) == 1 else ""
 

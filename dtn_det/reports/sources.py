@@ -1,4 +1,4 @@
-"""Opens the stores of a report, checks that their models may stand in one table, and chooses the pairs to compare."""
+"""Open the stores of a report, check that their models are comparable, and choose the pairs to compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dtn_det.robustness.importing import Imported, read_imported
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import StoreManifest
 
-# The part of a model's name that says which norm it has: `ln`, `dtn` and the like as a word of its own.
+# The norm in a model's name, `ln` or `dtn` for example, as a separate word.
 _NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)
 
 
@@ -32,13 +32,13 @@ class Sources:
 
     @property
     def stores(self) -> list[Store]:
-        """The stores of the models that were evaluated here, each once; imported models have none."""
+        """The stores of the models that were evaluated here, without repetition; imported models have no store."""
         found = {model.store.folder: model.store for model in self.models.values() if isinstance(model, ModelStore)}
         return list(found.values())
 
 
 def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> Sources:
-    """Open stores and check that their models may stand in one table.
+    """Open stores and check that their models are comparable in one table.
 
     Args:
         stores: Folders with results. If a folder is given as ``LABEL=FOLDER``, its models are called ``LABEL/NAME``.
@@ -110,10 +110,10 @@ def _task(models: Mapping[str, ModelStore | Imported]) -> Task:
 
 
 def known_task(task: str) -> Task:
-    """Return the task of a store.
+    """Check that reports support the task of a store, and return the task.
 
     Raises:
-        StoreError: Reports cannot be made of this task.
+        StoreError: Reports do not support the task.
     """
     if task == "classification":
         return "classification"
@@ -132,8 +132,8 @@ def _check_alike(stores: Sequence[Store]) -> None:
         annotations_alone = _same_images(one, other)
         if one.data_hash != other.data_hash:
             different.append(_data_difference(one, other))
-        # Equal hashes mean that the same images were selected, even if the texts of the selections differ: earlier
-        # versions called some selections "all".
+        # If the hashes are equal, the same images were selected, even if the texts differ: earlier versions called some
+        # selections "all".
         if one.data_hash != other.data_hash and one.selection != other.selection:
             different.append(f"selection: {one.selection} and {other.selection}")
         if one.corruption != other.corruption:
@@ -161,7 +161,7 @@ def _check_alike(stores: Sequence[Store]) -> None:
 
 
 def _check_datasets(models: Mapping[str, ModelStore | Imported]) -> None:
-    """Raise a ReportError if imported results of classifiers are known to be of several data sets."""
+    """Raise a ReportError if results of classifiers are known to be on different data sets."""
     sets: dict[str, str] = {}
     for name, model in models.items():
         if isinstance(model, Imported):
@@ -178,7 +178,7 @@ def _check_datasets(models: Mapping[str, ModelStore | Imported]) -> None:
 
 
 def _same_images(one: StoreManifest, other: StoreManifest) -> bool:
-    """Return whether two data sets of detectors differ in annotations only, which `mpc` can replace in a store."""
+    """Return whether two data sets of detectors differ only in the annotations, which `mpc` can replace in a store."""
     same = one.data == other.data and bool(one.images_hash) and one.images_hash == other.images_hash
     return same and one.data_hash != other.data_hash
 
@@ -194,7 +194,7 @@ def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
 
 
 def _with_older_annotations(first: Store, second: Store) -> str:
-    """Return the folder of the store with the older annotations, or a phrase for it if the stores do not say which."""
+    """Return the folder of the store with the older annotations, or a description if it is unknown which are older."""
     for older, newer in ((first, second), (second, first)):
         if older.manifest.data_hash in newer.manifest.earlier_data_hashes:
             return str(older.folder)
@@ -202,7 +202,7 @@ def _with_older_annotations(first: Store, second: Store) -> str:
 
 
 def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple[str, str], ...]:
-    """Choose the pairs of models to compare: first and second of each difference.
+    """Choose the pairs of models to compare; the difference of a pair is second minus first.
 
     Two models whose names differ in the norm only (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) are a pair, with DTN
     second. If there is no such pair, each model is compared with the baseline or, without a baseline, with the first
@@ -237,7 +237,7 @@ def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str
 
 
 def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Read the pairs of models that users give in the form ``FIRST:SECOND``.
+    """Parse pairs of models that the user wrote as ``FIRST:SECOND``.
 
     Raises:
         ReportError: A text does not name two different models.

@@ -1,4 +1,4 @@
-"""Makes a report from stores of results and writes all its files: tables, figures and the page."""
+"""Make a report from stores of results, and write all its files: tables, figures and the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dtn_det.system.progress import say, stages
 if TYPE_CHECKING:
     from rich.console import Console
 
-# The names of all that a report writes; a folder with anything else in it is not overwritten.
+# Names of all files and folders of a report; a folder that contains anything else is not overwritten.
 _FOLDERS = ("tables", "figures", "vis_data")
 _FILES = ("report.html", "report.md", "report.tex", "report.json")
 
@@ -53,7 +53,8 @@ def make_report(
         stores: See :func:`dtn_det.reports.collect.collect`.
         out: Folder of the report; an earlier report in it is replaced.
         with_published: Whether to add published results, in rows and tables of their own.
-        data: Folder of the images that were evaluated, of which the page then shows some; None to show none.
+        data: Folder of the images that were evaluated, to show some of them on the page; None for a page without
+            images.
         clean: Folder of the clean images, if `data` has corrupted images.
 
     Raises:
@@ -94,7 +95,7 @@ def make_report(
                 gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
                 show(1)
             show = add_stage("Writing tables, figures, and the page", 3)
-            # Remove the earlier report only now, when all that the user named has turned out to be right.
+            # Remove the earlier report only now, after all arguments of the user have proved valid.
             if earlier:
                 say(console, f"the report in {out} is replaced")
             for name in _FOLDERS:
@@ -130,7 +131,7 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _kept_if_filled(folder: Path) -> Iterator[None]:
-    """Remove the folder on leaving the context if it is empty, even after an error."""
+    """On leaving the context, also after an error, remove the folder if it is empty."""
     try:
         yield
     finally:

@@ -22,8 +22,8 @@ class SweepOptions:
     """The options that sweeps of classifiers and of detectors have in common.
 
     Attributes:
-        corruptions: Names of corruptions, or of groups of them; empty for the clean images alone, and None for those
-            that the benchmark's mean is over.
+        corruptions: Names of corruptions, or of groups of them; empty for the clean images alone, and None for all
+            corruptions in the benchmark's mean.
         severities: Severities of each corruption, from 1 to 5.
         profile: Benchmark whose corruptions are applied; None for the benchmark that suits the data.
         seed: Seed of the corruptions' randomness.
@@ -31,15 +31,14 @@ class SweepOptions:
         engine: Version of the implementation of the corruptions; None for the newest.
         limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
             all.
-        on_bad_image: What to do about an image that cannot be read.
-        workers: Processes that load and corrupt images; with 0 the main process does it.
+        on_bad_image: What to do if an image cannot be read.
+        workers: Number of processes that load and corrupt images; 0 to do this in the main process.
         batch_size: Largest number of images that a model gets at once. For a detector, these are versions of one image.
         unit_size: Number of images whose records are written together, as one unit.
         device: Where the models run, such as ``cpu``; None for a GPU where there is one.
-        launcher: What started the processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        weights: Which weights to load from a checkpoint that also holds an average of them. None for the average,
-            except in checkpoints with mmcv 1.x's ``EMAHook``, from which the weights under the model's names are
-            loaded.
+        launcher: How the processes were started: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        weights: Which weights to load from a checkpoint with plain weights and an average. None for the average, but
+            for the weights under the model's names in checkpoints of mmcv 1.x's ``EMAHook``.
     """
 
     store: Path
@@ -70,11 +69,11 @@ class ClassificationOptions(SweepOptions):
             :func:`dtn_det.robustness.classification.models.loading.load_classifier`.
         data: Folder of clean images, which the sweep corrupts, or of corrupted images.
         clean: Folder of the clean images, if ``data`` holds corrupted images.
-        classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to
-            recognise it from the folders.
-        labels: File of the Real labels of ImageNet's validation images, see :mod:`dtn_det.datasets.real_labels`; None
-            for the classes of the folders.
-        partial: Whether to evaluate what is there of a set of corrupted images that lacks corruptions or severities.
+        classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to infer the
+            numbering from the folders.
+        labels: File with the Real labels of ImageNet's validation images, see :mod:`dtn_det.datasets.real_labels`; None
+            to use the classes of the folders.
+        partial: Whether to evaluate the present corruptions and severities if the corrupted images lack others.
         baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
             AlexNet if its published errors fit the data.
         jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.

@@ -24,7 +24,7 @@ from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
 from dtn_det.sequence.listops import NUM_CLASSES, read_listops
 
 Mode = Literal["tensor", "loss", "predict"]
-# MMEngine's value for a scheduler without end.
+# MMEngine's value of `end` for a scheduler that never ends.
 INF = int(1e9)
 
 
@@ -107,7 +107,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         tokens = self._pad(inputs)
         mask = tokens != PADDING
         positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
-        # Without position_ids, some encoders do not count positions from 0, or leave out padding.
+        # Without position_ids, some encoders do not number positions from 0, or skip padding.
         output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
         return self.head(output.last_hidden_state[:, 0])
 

@@ -1,4 +1,4 @@
-"""Decorators that compile inner loops with numba and keep the machine code on disk."""
+"""Decorators that compile inner loops with numba and cache the machine code on disk."""
 
 from __future__ import annotations
 

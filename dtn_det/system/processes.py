@@ -24,7 +24,7 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def worker_environment() -> Iterator[None]:
-    """Limit processes that start within the block to one thread each, through environment variables."""
+    """Limit each process that starts within the block to one thread, through environment variables."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -39,8 +39,8 @@ def worker_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C in processes that start within the block; the terminal sends it to all of its processes."""
-    # Starting multiprocessing's resource tracker unblocks the signal, so the tracker must be running before.
+    """Block Ctrl-C in processes that start within the block, because a terminal sends it to all processes."""
+    # Starting multiprocessing's resource tracker unblocks the signal, so the tracker must be started first.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -51,7 +51,7 @@ def interrupts_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_remembered() -> Iterator[Callable[[], None]]:
-    """Raise an interrupt (Ctrl-C) of the block again at the end of the block, in case it was lost.
+    """If Ctrl-C interrupts the block, raise KeyboardInterrupt again at its end, in case the exception was lost.
 
     Python raises KeyboardInterrupt at any place in the code. Within a bare ``except:``, as in OpenCV's import, or
     within a callback, as for the locks of the import system, the exception is lost and the run continues.

@@ -1,1 +1,1 @@
-"""Training and testing with MMEngine's Runner: configs and their checks, runs, and parts for use in configs."""
+"""Training and testing with MMEngine's Runner: configs and their checks, runs, and components for configs."""

@@ -1,6 +1,6 @@
-"""Prepare a config for a run according to the arguments of `tools/train.py` or `tools/test.py`, and build the Runner.
+"""Change a config as the arguments of `tools/train.py` or `tools/test.py` demand, and build the Runner.
 
-All mistakes in the arguments are found here, before a model is built, which takes minutes. They are raised as
+Building a model takes minutes, so all mistakes in the arguments are found before. They are raised as
 `FileNotFoundError` or `InputError` with a message that says what to do.
 """
 
@@ -49,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _key_value_action() -> type[argparse.Action]:
-    """Return MMEngine's action for `KEY=VALUE`, extended by an error message for texts that it cannot read."""
+    """Return MMEngine's action for `KEY=VALUE`, with an error message for texts that it cannot parse."""
     action: type[argparse.Action] = require("mmengine.config", "det").DictAction
 
     class KeyValueAction(action):  # type: ignore[valid-type,misc]
@@ -246,8 +246,8 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
 def enable_tta(cfg: Config) -> None:
     """Change a config so that testing merges the boxes of augmented views.
 
-    The config's own `tta_model` and `tta_pipeline` are used if it has them. Otherwise the model gets each image and its
-    mirror image, and non-maximum suppression merges the boxes.
+    If the config has `tta_model` and `tta_pipeline`, these are used. Otherwise the model gets each image and its mirror
+    image, and non-maximum suppression merges the boxes.
 
     Args:
         cfg: Config with a `test_dataloader`; changed in place.
@@ -293,7 +293,7 @@ def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
     """Build the config's Runner.
 
-    MMEngine can only connect processes with a GPU each. Without GPUs, this function connects them with gloo.
+    MMEngine can connect processes only if each has a GPU. Without GPUs, this function connects processes with gloo.
 
     Args:
         launcher: One of :data:`LAUNCHERS`.
@@ -313,7 +313,7 @@ def _join_cpu_processes(cfg: Config) -> None:
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    # DistributedDataParallel supports no device_ids on a CPU, but MMEngine passes some unless they are set here.
+    # DistributedDataParallel supports no device_ids on a CPU. MMEngine passes device_ids unless they are set here.
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "broadcast_buffers": False,

@@ -31,8 +31,8 @@ class WithinTokenNorm(TokenNorm):
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
 
-        Without ``hw_shape`` and ``mask``, ``x`` may also be ``(N, C)``, as in models that pack the patches of several
-        images into one row.
+        Without ``hw_shape`` and ``mask``, ``x`` may also be ``(N, C)``: some models pack the patches of several images
+        into one row.
         """
         if x.dim() == 2 and hw_shape is None and mask is None:
             return self.forward(x.unsqueeze(0)).squeeze(0)
@@ -58,9 +58,9 @@ class WithinTokenNorm(TokenNorm):
 class AcrossTokensNorm(WithinTokenNorm):
     """The base of norms with statistics over several tokens.
 
-    Tokens that are invalid by the mask do not enter the statistics, and neither do prefix tokens with
-    ``include_prefix=False``. All these tokens are normalised by the statistics of the other tokens. Subclasses define
-    :meth:`normalize_tokens`.
+    Tokens that the mask marks as invalid do not enter the statistics, nor do prefix tokens with
+    ``include_prefix=False``. All these tokens are normalised by the statistics of the remaining tokens. Subclasses
+    define :meth:`normalize_tokens`.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -125,7 +125,7 @@ class AcrossTokensNorm(WithinTokenNorm):
 
 
 def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Tensor:
-    """Compute the mean over the valid entries, or 0 if there are none. Invalid entries may be anything, also NaN.
+    """Compute the mean over the valid entries; 0 if no entry is valid. Invalid entries may have any value, also NaN.
 
     Args:
         valid: Booleans that broadcast against ``values``; None for all.

@@ -1,4 +1,4 @@
-"""The figures of the performance against the severity: under each corruption, and as the mean over all."""
+"""Figures of the performance against the severity: under each corruption, and averaged over all corruptions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _COLUMNS = 4
 
 
 def overall_points(data: FigureData, model: str) -> Points:
-    """Return a model's mean over the corruptions at each severity, and its number on the clean images as severity 0."""
+    """Return a model's mean over the corruptions at each severity; severity 0 is the value on the clean images."""
     return _points(data.clean(model), {severity: data.mean(model, "", severity) for severity in SEVERITIES})
 
 
 def corruption_points(data: FigureData, model: str, corruption: str) -> Points:
-    """Return a model's number for one corruption at each severity, and its number on the clean images as severity 0."""
+    """Return a model's value for one corruption at each severity; severity 0 is the value on the clean images."""
     name = data.measure.cell
     cells = {severity: data.get(model, name, corruption, severity) for severity in SEVERITIES}
     return _points(data.clean(model), cells)
@@ -42,7 +42,7 @@ def has_curve(points: Points) -> bool:
 
 
 def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
-    """Draw a curve and, for a highlighted model, the band of its intervals."""
+    """Draw a curve and, for a highlighted model, its confidence band."""
     mark = data.marks[model]
     places = list(points)
     axis.plot(places, [number.value for number in points.values()], **mark.curve)
@@ -108,7 +108,7 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
 
 
 def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Arrange corruptions in a row for each group, or in full rows if no group has more than two."""
+    """Arrange corruptions in one row per group; if no group has more than two corruptions, fill the rows."""
     if max(map(len, groups.values())) > 2:
         return [list(names) for names in groups.values()]
     every = [name for names in groups.values() for name in names]

@@ -38,8 +38,8 @@ class _HeatmapBlock:
     """Neighbouring columns of the heat map under one title.
 
     Attributes:
-        values: Number of each model in each column, (models, columns); NaN for a missing one.
-        coloured: Whether the numbers have the unit of the colours; if not, all have the palest colour.
+        values: Number of each model in each column, (models, columns); NaN if the number is missing.
+        coloured: Whether the numbers have the same unit as the colour scale. If not, all cells have the palest colour.
     """
 
     title: str
@@ -103,7 +103,7 @@ def _blocks(data: FigureData, relative: bool) -> list[_HeatmapBlock]:
 
 
 def _range(blocks: Sequence[_HeatmapBlock]) -> tuple[float, float]:
-    """Return the numbers at the ends of the colour map."""
+    """Return the numbers at the two ends of the colour map."""
     values = np.concatenate([block.values.ravel() for block in blocks if block.coloured])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return low, low + max(high - low, 1e-9) / _DARKEST
@@ -141,7 +141,7 @@ def _draw_block(axis: Any, block: _HeatmapBlock, start: float, colours: tuple[fl
 
 
 def _ink(ground: Sequence[float]) -> str:
-    """Choose black or white, whichever has more contrast by WCAG's relative luminance."""
+    """Choose black or white text, whichever has more contrast by WCAG's relative luminance."""
     linear = [(part + 0.055) ** 2.4 / 1.055**2.4 if part > 0.04 else part / 12.92 for part in ground[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"

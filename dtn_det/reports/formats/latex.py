@@ -76,7 +76,7 @@ class NumberColumn:
         return f"{{${before}{bound}{f'{{{sign}}}' if sign else ''}{body}{star}{after}${note}}}"
 
     def interval(self, cell: TableCell) -> str:
-        """Return the LaTeX of the interval for the column that follows; empty without one."""
+        """Return the LaTeX of the interval, for the column that follows; empty if the number has no interval."""
         text = interval_text(cell, self.column, minus="-")
         return rf"{{\scriptsize ${text}$}}" if text else ""
 
@@ -103,7 +103,7 @@ class TextColumn:
         return breakable(text) if self.is_long else text
 
     def interval(self, cell: TableCell) -> str:
-        """Return an empty text, as texts have no interval."""
+        """Return an empty text, because texts have no interval."""
         return ""
 
 
@@ -243,7 +243,7 @@ def _row(row: TableRow, columns: Sequence[_Set]) -> str:
 
 
 def _notes(table: Table) -> Iterator[str]:
-    r"""Yield the lines of a box as wide as the text, with a paragraph for each note and each line of the footer."""
+    r"""Yield the lines of a box as wide as the text; each note and each line of the footer is a paragraph."""
     yield r"\par\medskip"
     yield r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
     yield from (rf"{latex_text(line)}\par" for line in (*table.notes, *table.footer))
@@ -267,7 +267,8 @@ _ASCII = MappingProxyType(
         "|": r"$|$",
         '"': r"\textquotedblright{}",
         "`": r"\textquoteleft{}",
-        # At the start of a row, LaTeX would take these signs for an argument of the `\\` that ends the row before.
+        # At the start of a row, LaTeX would read these characters as an argument of the `\\` that ends the previous
+        # row.
         "*": r"{*}",
         "[": r"{[}",
         "]": r"{]}",
@@ -379,12 +380,12 @@ def _accented(sign: str) -> str:
     parts = unicodedata.normalize("NFD", sign)
     if len(parts) != 2 or not parts[0].isascii() or not parts[0].isalpha() or parts[1] not in _ACCENTS:
         return ""
-    # Under an accent, i and j lose their dot.
+    # Under an accent, i and j have no dot.
     base = {"i": r"\i", "j": r"\j"}.get(parts[0], parts[0])
     return rf"{_ACCENTS[parts[1]]}{{{base}}}"
 
 
 def _simpler(sign: str) -> str:
-    """Return a letter or digit in the form that the fonts have: not full-width, without unknown accents."""
+    """Return the characters that the fonts have for a letter or digit: not full-width, without unknown accents."""
     parts = (part for part in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(part))
     return "".join(_sign(part) if part.isascii() or part != sign else "" for part in parts)

@@ -1,4 +1,4 @@
-"""Makes the page of a report, one HTML file that needs no other file and no network, and writes its sentences."""
+"""Make the page of a report with its texts: one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
 def write_page(
     path: Path, report: Report, samples: Gallery | None = None, published: Sequence[PublishedRow] = ()
 ) -> None:
-    """Write the HTML of :func:`render_page` to a file, which is then complete or absent.
+    """Write the HTML of :func:`render_page` to a file. An interrupted call leaves no incomplete file.
 
     Raises:
         OSError: The file cannot be written.
@@ -118,7 +118,7 @@ def _plotly() -> tuple[str, str]:
 
 
 def _hash(script: str) -> str:
-    """Return the hash with which the page's Content-Security-Policy allows this script, while it forbids others."""
+    """Return the hash of the only script that the page's Content-Security-Policy allows."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 
@@ -195,7 +195,7 @@ def provenance(report: Report) -> list[tuple[str, str]]:
 
 
 def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
-    """Return a finding for each of the first few pairs of each section."""
+    """Return findings on the first few pairs of each section."""
     found = []
     for numbers in sections:
         if not numbers.sets:
@@ -220,7 +220,7 @@ def _finding(
     about: Provenance,
     kind: str,
 ) -> Finding:
-    """Make the finding on a pair; `beyond` is the change of rPC or relative mCE, if defined."""
+    """Make the finding on a pair; ``beyond`` is the difference in rPC or relative mCE, None if undefined."""
     first, second = pair
     level = about.level
     decimals = supported_decimals(change.interval, 2)
@@ -246,7 +246,7 @@ def _finding(
 
 
 def _corruption_facts(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the facts in a store's line on how its images were corrupted, or the whole line if it has another form."""
+    """Yield profile, JPEG step and seed from a store's line on corruptions; the whole line if it has another form."""
     made_by = CorruptionOrigin.parse(text).made_by
     if made_by is None:
         yield "Profile", text

@@ -1,4 +1,4 @@
-"""Sample images with the answers of the models, ready to be shown, and the choice of these images."""
+"""Sample images with the predictions of the models, and the choice of these images."""
 
 from __future__ import annotations
 
@@ -173,8 +173,9 @@ def make_samples(
     Args:
         data: For classifiers, the folder that ``dtn-det mce`` was given as ``--data``; for detectors, the folder of the
             images, or its parent folder.
-        pairs: Pairs of compared models; images on which the first pair with records differs most are added.
-        clean: The folder of clean images of classifiers, if ``data`` has corrupted images.
+        pairs: Pairs of compared models. Images on which the models of a pair differ most are added, for the first pair
+            with records.
+        clean: For classifiers, the folder of clean images, if ``data`` has corrupted images.
 
     Raises:
         ReportError: The images are not the evaluated images, no model has records of images, or ``clean`` is given for

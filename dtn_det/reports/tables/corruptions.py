@@ -36,7 +36,7 @@ _ALL_SEVERITIES = 0
 
 @dataclass(frozen=True)
 class _TableLine:
-    """A line of the table of corruptions: the number that is compared, and its labels."""
+    """A line of the table of corruptions: the name and scope of the number that it shows, and its labels."""
 
     group: str
     label: str
@@ -111,7 +111,7 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
 
 
 def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator[_TableLine]:
-    # A table of corruption errors has no line of clean images, whose error is in the summary.
+    # A table of corruption errors has no line for clean images; the summary shows their error.
     if measure.cell and numbers.has(measure.cell, which):
         yield _TableLine("", "Clean", "clean", measure.cell, CLEAN[0], False)
     having = {key[3] for key in numbers.found if key[1:3] == (which, measure.corruption)}
@@ -182,7 +182,7 @@ def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
 def _rows(numbers: Numbers, columns: list[list[TableCell]]) -> tuple[TableRow, ...]:
     rows = []
     for model, cells in zip(numbers.models, zip(*columns, strict=True), strict=True):
-        # The note of the last cell, the mean over severities, says how many cells are missing in all.
+        # Use only the note of the last cell, the mean over severities: it contains the number of all missing cells.
         own = tuple(replace(cell, note="") for cell in cells)
         rows.append(TableRow(model.name, own, joined_notes(cells[-1].note, model_note(model, numbers.models))))
     return tuple(rows)

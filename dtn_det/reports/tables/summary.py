@@ -29,7 +29,8 @@ from dtn_det.reports.tables.table import (
 _MILLION, _BILLION = 1e6, 1e9
 _ONE_DECIMAL_FROM = 10
 
-# Longer settings, such as whole pipelines, are left out of the table; the report's JSON has them.
+# Longest text of a setting in the table of models, in characters. Longer settings, such as whole pipelines, are only in
+# the report's JSON.
 _LONGEST_SETTING = 40
 _HASH_DIGITS = 12
 _FLOPS_NOTE = "FLOPs are multiply-adds for one image of the size that is named."
@@ -65,7 +66,7 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
 
 
 def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
-    """Return the columns of parameters and of FLOPs with all models' cells; a column without numbers is left out."""
+    """Return the columns of parameters and FLOPs with the cells of all models; a column without numbers is left out."""
     sizes = (
         ("params", "M", [model.num_parameters for model in models], _MILLION),
         ("FLOPs", "G", [model.flops for model in models], _BILLION),
@@ -87,7 +88,7 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
         if not numbers.has(f"mPC {metric}", which):
             continue
         columns, cells = _filled(numbers, which, _precision_columns(metric))
-        # Set the decimals of each cell, because the intervals of the groups support different numbers of digits.
+        # Set the decimals of each cell: the intervals of different groups support different numbers of digits.
         fitted = [
             tuple(replace(cell, decimals=column.decimals) for cell in own)
             for column, own in zip(columns, cells, strict=True)
@@ -121,7 +122,7 @@ def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
 
 
 def _of_clean_images(numbers: Numbers, down: Column) -> Iterator[_Shown]:
-    """Yield the columns of a report of clean images alone."""
+    """Yield the columns for a report on clean images only."""
     down = replace(down, span="clean")
     for column, name in (
         (replace(down, with_interval=True), "error"),
@@ -146,7 +147,7 @@ def _precision_columns(metric: str) -> tuple[_Shown, ...]:
 def _filled(
     numbers: Numbers, which: CorruptionSet, shown: Sequence[_Shown]
 ) -> tuple[tuple[Column, ...], list[tuple[TableCell, ...]]]:
-    """Return columns with the decimals that their intervals support, and each column's cells with the best marked."""
+    """Return the columns with the decimals that their intervals support, and their cells with the best value marked."""
     reasons = [model.partial for model in numbers.models]
     columns, filled = [], []
     for one in shown:
@@ -167,7 +168,7 @@ def _rows(numbers: Numbers, columns: Sequence[Sequence[TableCell]]) -> tuple[Tab
 
 
 def model_table(report: Report) -> Table:
-    """Make the table that says what each model is and how it was evaluated, with a row for each model."""
+    """Make the table that describes each model and its evaluation, with one row for each model."""
     sizes = size_columns(report.models)
     known = (
         ("FLOPs at", [model.flops_at or None for model in report.models]),

@@ -30,8 +30,8 @@ class BaselineChoice:
     Attributes:
         name: ``'alexnet'``, the name of a model, or None if no corruption errors are computed.
         reason: Why AlexNet is not the baseline although the classes are ImageNet's; else empty.
-        caveat: How the images may differ from those on which AlexNet's errors were measured, if AlexNet is the
-            baseline; else empty.
+        caveat: If AlexNet is the baseline, how the images may differ from those of AlexNet's published errors; else
+            empty.
     """
 
     name: str | None
@@ -51,8 +51,8 @@ def choose_baseline(
     Args:
         num_labels: Number of classes in the list of images. It is used if a store's manifest does not hold the number
             of classes.
-        imported: Title of the data set of each imported model, by the model's name; empty if the data set is not known
-            (see :data:`dtn_det.robustness.importing.dataset.DATASETS`).
+        imported: Title of the data set of each imported model, by the model's name. The title is empty if the data set
+            is not known (see :data:`dtn_det.robustness.importing.dataset.DATASETS`).
 
     Raises:
         ValueError: The named baseline is unknown, or it is AlexNet, which was measured on other images or classes.
@@ -133,7 +133,7 @@ def count_labels(store: Store) -> int | None:
 
 
 def baseline_remarks(choice: BaselineChoice) -> list[str]:
-    """Return the sentences about the baseline that reports show beside the numbers."""
+    """Return sentences about the baseline, which reports show with the numbers."""
     remarks = []
     if choice.reason:
         remarks.append(
@@ -161,7 +161,7 @@ def _caveat(manifests: Sequence[StoreManifest]) -> str:
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """Return the profile of a store's images, ImageNet-C's if nothing is recorded of how they were corrupted."""
+    """Return the profile of a store's images; ImageNet-C's if the corruptions are not recorded."""
     if "profile" in manifest.recognised:
         return manifest.recognised["profile"]
     origin = CorruptionOrigin.parse(manifest.corruption)
@@ -171,10 +171,10 @@ def _profile(manifest: StoreManifest) -> str:
 
 
 def image_side(manifest: StoreManifest) -> int | None:
-    """Return the side of the square images that the models of a store got, before the models' preprocessing.
+    """Return the side in pixels of a store's square images, before the preprocessing of the models.
 
-    Stores of earlier versions have the side only in the text of the protocol, from which it is parsed. The result is
-    None if the text does not have it either.
+    Stores of earlier versions contain the side only in the text of the protocol. None if the text does not contain it
+    either.
     """
     if "side" in manifest.recognised:
         return int(manifest.recognised["side"])

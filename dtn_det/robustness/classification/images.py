@@ -1,4 +1,4 @@
-"""The dataset of images under every cell, and the memory through which worker processes pass them to the models.
+"""The dataset of images under every cell, and the shared memory in which worker processes pass images to the models.
 
 A cell is a corruption at a severity, or the clean image.
 """
@@ -40,10 +40,10 @@ SIDES = {
 
 @dataclass(frozen=True)
 class Item:
-    """One image, whose pixels under all cells are in a slot of :class:`ViewSlots`.
+    """An image. Its pixels under all cells are in a slot of :class:`ViewSlots`.
 
     Attributes:
-        slot: Number of the slot, whose pixels are meaningless if the image is bad.
+        slot: Number of the slot; the pixels in the slot are meaningless if the image is bad.
     """
 
     image: int
@@ -92,11 +92,11 @@ class CorruptedOnDisk:
 
     Attributes:
         folders: Folder of each cell except the clean cell.
-        clean: Path of each clean image, by the key of the image (the path of its corrupted copies below the folder of a
-            cell).
+        clean: Path of each clean image, by the image's key. The key is the path of a corrupted copy below the folder of
+            its cell.
         side: Side of the square images in pixels.
-        cropped_after: Whether the images were corrupted at their original size, and so are resized and cropped when
-            they are read.
+        cropped_after: Whether the images were corrupted at their original size. If so, they are resized and cropped
+            when they are read.
     """
 
     folders: Mapping[tuple[str, int], Path]
@@ -122,7 +122,7 @@ class CorruptedRows:
     """Reads the corrupted images of each cell from arrays.
 
     Attributes:
-        arrays: The arrays, whose rows have the numbers of the images.
+        arrays: The arrays of corrupted images; the number of an image is the number of its row.
         clean: Each clean image, by the key of the corrupted image; empty without the clean cell.
     """
 
@@ -144,7 +144,7 @@ class CorruptedRows:
 
 
 def read_labelled(image: LabelledImage, side: int) -> ByteImage:
-    """Read a clean image, which is a file or a row of a file, in the form in which it is corrupted.
+    """Read a clean image, which is a file or a row of a file, in the size at which it is corrupted.
 
     Raises:
         BadImageError: See :func:`read_clean`.
@@ -156,7 +156,7 @@ def read_labelled(image: LabelledImage, side: int) -> ByteImage:
 
 
 def read_clean(path: str, side: int) -> ByteImage:
-    """Read a clean image in the form in which it is corrupted.
+    """Read a clean image in the size at which it is corrupted.
 
     If ``side`` is 224, the short side of the image is resized to 256 pixels and its centre is cut out, as for
     ImageNet-C. For any other value, the image must have that size already.
@@ -171,7 +171,7 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
     """Read a square image and check its size.
 
     Args:
-        crop: Resize and crop the image as for ImageNet-C before its size is checked.
+        crop: Whether to resize and crop the image as for ImageNet-C before its size is checked.
 
     Raises:
         BadImageError: The image cannot be read or has another size; the message names the file.
@@ -184,7 +184,7 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
 
 
 def _squared(picture: Image.Image, name: str, side: int, *, crop: bool) -> ByteImage:
-    """Crop an image if that is asked for, and check that it has the wanted size."""
+    """Crop an image if ``crop`` is set, and check that its size is ``side`` x ``side``."""
     if crop:
         picture = resize_and_crop(picture)
     if picture.size != (side, side):
@@ -224,7 +224,7 @@ class ClassificationImages(Dataset[Item]):
 
 
 def see(pixels: ByteImage, view: View) -> ByteImage:
-    """Return an image as a model takes it: resized, unless it has the size of the view already."""
+    """Return an image in the size that a model takes; it is resized if its size is different."""
     if view.size is None or pixels.shape[:2] == view.size:
         return pixels
     height, width = view.size
@@ -233,13 +233,13 @@ def see(pixels: ByteImage, view: View) -> ByteImage:
 
 
 class ViewSlots:
-    """Slots of memory for images, each used again once the models are done with it.
+    """Slots of memory for images. A slot is reused after the models have processed its image.
 
     Allocating shared memory for each image would take more than a tenth of the time of corrupting the image.
 
     Args:
         side: Side of the images in pixels, before they are resized for a model.
-        count: Number of slots, for the images that are loaded ahead or go through the models at the same time.
+        count: Number of slots: of images that are loaded ahead or processed by the models at the same time.
         shared: Whether other processes write into the slots.
 
     Raises:
@@ -262,12 +262,12 @@ class ViewSlots:
         self._free = deque(range(count))
 
     def requests(self, images: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield pairs of an image and a free slot to write it into. A slot is taken only when its pair is requested."""
+        """Yield pairs of an image and the free slot to write it into. A slot is taken when its pair is requested."""
         for image in images:
             yield image, self._free.popleft()
 
     def release(self, slot: int) -> None:
-        """Make a slot free again, because the models are done with its image."""
+        """Mark a slot as free, because the models have processed its image."""
         self._free.append(slot)
 
 
@@ -286,7 +286,7 @@ def _check_shared_memory(needed: int, count: int) -> None:
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
-    """Return a uint8 tensor in shared memory, which goes to another process without being copied."""
-    # Torch's own collation does the same. `share_memory_` would copy an empty tensor into shared memory.
+    """Return a uint8 tensor in shared memory, which is passed to another process without a copy."""
+    # Torch's own collation does the same. `share_memory_` would first create an empty tensor and then copy it.
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

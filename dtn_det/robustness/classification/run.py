@@ -1,4 +1,4 @@
-"""``dtn-det mce``: evaluate classifiers under every cell, a corruption at a severity, and write records to a store."""
+"""``dtn-det mce``: evaluate classifiers under every cell (corruption and severity), and write records to a store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_classification(options: ClassificationOptions, console: Console) -> Swep
         The evaluated models and their store; None in all processes but the first.
 
     Raises:
-        ValueError: Options, data, models or store do not fit; the message says what to do.
+        ValueError: Options, data, models and store do not fit together; the message says what to do.
         OSError: The store cannot be written; finished units are kept.
     """
     Store.check(options.store)
@@ -191,7 +191,7 @@ def versions() -> dict[str, str]:
 
 
 def image_table(prepared: Prepared) -> pyarrow.Table:
-    """Return the list of images for a store: a table with the key and label of every image."""
+    """Return the image list of a store: a table with the key and label of every image."""
     arrow = require("pyarrow", "eval")
     images = prepared.images.images
     table: pyarrow.Table = arrow.table(
@@ -206,7 +206,7 @@ def image_table(prepared: Prepared) -> pyarrow.Table:
 def warn_of_versions(
     models: Sequence[ModelStore], classifiers: Sequence[Classifier], say: Callable[[str], None]
 ) -> None:
-    """Warn of each model in a store whose finished units were evaluated with other versions of the libraries."""
+    """Warn of each model whose finished units were evaluated with other versions of the libraries."""
     now = versions()
     for model, classifier in zip(models, classifiers, strict=True):
         current = {**now, **classifier.versions}
@@ -248,7 +248,7 @@ class ClassificationTask:
             OSError: There is too little shared memory.
         """
         views = tuple(self._views())
-        # One slot is needed for each image that is loaded ahead or goes through the models.
+        # One slot for each image that is loaded ahead or processed by the models.
         count = ahead + self._group_size
         self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
         return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
@@ -259,7 +259,7 @@ class ClassificationTask:
         """See :class:`dtn_det.robustness.sweep.Task`.
 
         Raises:
-            BadImageError: An image cannot be read, and bad images end the run.
+            BadImageError: An image cannot be read, and ``on_bad_image`` is not ``'record'``.
             ValueError: A model fails, or its output is not one finite logit for each image and class.
             DeviceMemoryError: The accelerator's memory is full.
         """
@@ -279,7 +279,7 @@ class ClassificationTask:
         }
 
     def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
-        """Yield the groups of images that models get together, equal in every run. Put bad images into ``bad``."""
+        """Yield groups of images for the models, the same in every run; put the errors of bad images into ``bad``."""
         group: list[Item] = []
         for item in items:
             self.on_image()
@@ -304,7 +304,7 @@ class ClassificationTask:
         return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
 
     def _views(self) -> dict[View, int]:
-        """Number the different views that the models need: see :class:`View`."""
+        """Number the distinct views that the models need: see :class:`View`."""
         views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
         return {view: number for number, view in enumerate(views)}
 

@@ -1,4 +1,4 @@
-"""COCO's matching of detections with objects, for each cell (corruption and severity) in the records of a store."""
+"""COCO's matching of detections with objects, for each cell (corruption and severity) of a store."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 KINDS = ("bbox", "segm")
 """The kinds of results that COCO evaluates: boxes and masks."""
 
-# Cells are read together if their records take at most this many bytes on disk. As Python objects the records take
-# about twenty times as much memory.
+# Largest size on disk, in bytes, of the records of cells that are read together. As Python objects, records take about
+# twenty times as much memory.
 _GROUP_BYTES = 8e6
 # Upper bound for a group of categories: the number of categories times the number of their objects and detections.
 # COCO's evaluation keeps an entry for each image and category, so larger groups take more memory and hardly less time.
@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class CellDetections:
-    """All detections of one cell. Detections in the same image are neighbours in the arrays.
+    """All detections of one cell. Detections of the same image are adjacent in the arrays.
 
     Attributes:
         image: Number of the image of each detection, (detections,).
@@ -83,7 +83,7 @@ def bad_images(model: ModelStore) -> dict[int, str]:
 
 
 class CocoScorer:
-    """COCO's evaluation of the cells of one data set, in little more memory than its detections and objects take.
+    """COCO's evaluation of the cells of one data set, which needs little memory besides the detections and objects.
 
     Args:
         bad: Numbers of images to leave out.
@@ -132,7 +132,7 @@ class CocoScorer:
         images: Sequence[int] | None = None,
         categories: Sequence[int] | None = None,
     ) -> Any:
-        """Run `evaluate()` of faster-coco-eval's `COCOeval` on one cell, with COCO's settings, and return the object.
+        """Run `evaluate()` of faster-coco-eval on one cell with COCO's settings, and return the evaluator.
 
         Args:
             images: Ids of the images to evaluate; None for all.
@@ -149,7 +149,7 @@ class CocoScorer:
         return evaluator
 
     def _nothing(self) -> Any:
-        """Make the `COCO` object of a cell without detections; `loadRes` fails at this before faster-coco-eval 1.8."""
+        """Make the `COCO` object of a cell without detections: `loadRes` fails for it before faster-coco-eval 1.8."""
         empty = require("faster_coco_eval", "det").COCO()
         empty.dataset = {**self.coco.dataset, "annotations": []}
         empty.createIndex()
@@ -203,7 +203,8 @@ def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
     image = np.repeat(rows["image"].to_numpy(), counts)
     scores = _flat(rows["scores"], np.float32)
     masks, mask_scores = rows["masks"], rows["mask_scores"]
-    # If the model gives masks, some row has them. Rows of bad images and of images without detections may have none.
+    # If the model predicts masks, at least one row has masks. Rows of bad images and of images without detections may
+    # have none.
     with_masks = bool(masks.null_count < len(masks))
     own_scores = len(mask_scores) > mask_scores.null_count
     return CellDetections(
@@ -261,12 +262,12 @@ def in_processes(
                 f"detections are kept: {advice}"
             ) from error
         finally:
-            # After an error or an interrupt, work that has not begun is dropped.
+            # After an error or an interrupt, cancel the work that has not begun.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _say_nothing(*args: object) -> None:
-    """Replace the function with which faster-coco-eval prints its progress."""
+    """Do nothing; replaces the function with which faster-coco-eval prints its progress."""
 
 
 _TRIED = 200
@@ -323,7 +324,7 @@ def _single(truth: CocoTruth, annotation: dict[str, Any]) -> CocoTruth:
 
 
 def _failure(truth: CocoTruth, kind: str) -> str | None:
-    """Evaluate the objects of a ground truth as detections; return the error as text, or None without one."""
+    """Evaluate the objects of a ground truth as detections; return the error as text, or None if there is no error."""
     try:
         scorer = CocoScorer(truth)
         scorer.matches(_found(truth, scorer.coco, kind), kind)

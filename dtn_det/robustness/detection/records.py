@@ -89,7 +89,7 @@ def schema() -> pyarrow.Schema:
 
 
 class RecordRows:
-    """Collects the rows of one unit."""
+    """Collects the rows of one unit of records."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[Any]] = {field.name: [] for field in schema()}
@@ -119,7 +119,7 @@ LIMIT = 100
 
 
 def most_of_one_class(model: ModelStore) -> int:
-    """Return the largest number of detections of one class in one image and cell; 0 if it is at most :data:`LIMIT`."""
+    """Return the largest number of detections of a class in an image and cell; 0 if no number exceeds :data:`LIMIT`."""
     most = 0
     for table in model.batches(["labels"]):
         column: Any = table["labels"].combine_chunks()

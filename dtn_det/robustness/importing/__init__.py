@@ -1,7 +1,7 @@
 """Results of other tools in a store: metrics of each cell (corruption and severity), marked as imported.
 
-They lie beside a store's own results, in `aggregates/NAME.json` (where they come from) and `aggregates/NAME.parquet`
-(one row for each cell). There are no records of single images, and therefore no confidence intervals.
+The folder `aggregates` of a store contains `NAME.json`, the origin of the results, and `NAME.parquet`, one row for each
+cell. There are no records of single images, and therefore no confidence intervals.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MMDET_RULE = (
 
 @dataclass(frozen=True)
 class ImportSource:
-    """Where imported results come from.
+    """The origin of imported results.
 
     Attributes:
         files: Names and SHA-256 of the files.
@@ -114,7 +114,7 @@ def write_imported(folder: Path, results: Imported) -> Path:
         sink = io.BytesIO()
         table.astype({"severity": "Int8"}).to_parquet(sink, index=False)
         write_bytes(target.with_suffix(".parquet"), sink.getvalue())
-        # Written last, because its presence says that the results are complete.
+        # Written last: if this file exists, the results are complete.
         write_json(target, values)
     return target
 
@@ -144,7 +144,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
                 ImportSource.from_dict(values["source"]),
                 frames,
             )
-        except Exception as error:  # pandas and pyarrow raise errors of their own kinds
+        except Exception as error:  # pandas and pyarrow raise their own types of errors
             raise StoreError(
                 f"expected imported results in {path}, got a damaged file ({error}): delete it and import again"
             ) from error
@@ -152,7 +152,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values by which results are compared, without the values that the reader decided."""
+    """Return the values that are compared to detect equal results, without those that the reader chose."""
     source = {
         key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks", "dataset")
     }

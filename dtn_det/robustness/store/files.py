@@ -24,13 +24,13 @@ _LONGEST_NAME = 80
 
 
 def bad_images_of(table: pyarrow.Table) -> dict[int, str]:
-    """Return the reason why each bad image of a unit has no rows, by the number of the image."""
+    """Return the reason why each bad image of a unit has no rows; the keys are the numbers of the images."""
     told = (table.schema.metadata or {}).get(BAD_IMAGES)
     return {} if told is None else {int(number): str(text) for number, text in json.loads(told).items()}
 
 
 def check_name(name: str) -> None:
-    """Check that a name can be given to a model.
+    """Check that a name is allowed for a model.
 
     Raises:
         StoreError: The name is empty or cannot be printed on one line.
@@ -44,13 +44,13 @@ def folder_name(name: str) -> str:
     safe = _UNSAFE.sub("_", name)
     if safe == name and len(name) <= _LONGEST_NAME and not name.startswith("."):
         return name
-    # Different names may have the same safe form.
+    # A hash is added, because different names may have the same safe form.
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{safe.lstrip('.')[:_LONGEST_NAME]}-{digest}"
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
-    """Read some columns of a Parquet file, by default all. If it is damaged, pyarrow raises errors of several kinds."""
+    """Read a Parquet file, by default all columns. If the file is damaged, pyarrow raises several types of errors."""
     parquet = require("pyarrow.parquet", "eval")
     table: pyarrow.Table = parquet.read_table(path, columns=columns, page_checksum_verification=True)
     return table

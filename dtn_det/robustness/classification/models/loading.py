@@ -1,4 +1,4 @@
-"""Load the classifiers that users name, such as ``timm:resnet50``, or a function of their own code."""
+"""Load the classifiers that users name, such as ``timm:resnet50`` or ``python:MODULE:FUNCTION``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
             ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
-        weights: Which weights to take if the file also holds an average of them: see
+        weights: Which weights to take from a file with plain weights and an average: see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
@@ -65,8 +65,8 @@ def load_classifiers(
         The models, with logits in the order of the data's classes, and remarks about how classes were matched.
 
     Raises:
-        ValueError: A model cannot be loaded or has other classes, two have the same name, or one has the name of a
-            published baseline.
+        ValueError: A model cannot be loaded, has other classes than the data or the name of a published baseline, or
+            two models have the same name.
     """
     if names is not None and len(names) != len(sources):
         wanted = counted(len(sources), "model")

@@ -39,8 +39,8 @@ _SUGGESTED = 5
 def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
     """Build a model of timm.
 
-    Images of another size than the model's input are resized to it, with the interpolation that timm names for the
-    model. They are not cropped, because the images of a sweep are centre crops already.
+    Images are resized to the model's input size, with the interpolation in timm's settings of the model. They are not
+    cropped, because the images of a sweep are centre crops already.
 
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
@@ -74,14 +74,14 @@ def _unloaded(timm: Any, name: str, **arguments: Any) -> nn.Module:
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Split the name of a model of timm, and check that there is such a model or folder.
+    """Split the source of a timm model, and check that timm has the model or that the folder exists.
 
     Returns:
         The name of the model, and the file or ``random`` that follows its ``@``, empty without an ``@``. For a folder,
         its path and an empty string.
 
     Raises:
-        InputError: timm has no such model, the folder has no ``config.json``, or nothing stands behind the ``@``.
+        InputError: timm has no such model, the folder has no ``config.json``, or nothing follows the ``@``.
     """
     import dtn_det.timm  # noqa: F401  registers the models with DTN
 
@@ -127,10 +127,11 @@ def _near(name: str, known: list[str]) -> str:
 def _load_stated(
     timm: Any, model: nn.Module, name: str, checkpoint: str, num_classes: int, weights: WeightsKind | None
 ) -> tuple[nn.Module, Loaded, StatedSettings]:
-    """Load a checkpoint into the model with the stated arguments, for the stated size of the input if that is fixed.
+    """Load a checkpoint into a timm model that is built with the settings stated by the checkpoint.
 
     Returns:
-        The model, which is the given one if nothing else is stated, or the stated size is not that of the weights.
+        The model, the loaded weights and the stated settings. The model has the stated arguments, and also the stated
+        input size if the weights fit it. Without stated settings, it is the given model.
     """
     content = read_checkpoint(checkpoint)
     stated = read_stated(checkpoint, content, name)
@@ -146,10 +147,10 @@ def _load_stated(
 def with_stated_arguments(
     model: nn.Module, name: str, stated: StatedSettings, checkpoint: str, num_classes: int | None
 ) -> nn.Module:
-    """Build a model of timm again with the arguments that are stated with its checkpoint.
+    """Build a timm model again with the arguments that its checkpoint states.
 
     Returns:
-        The model, which is the given one if no arguments are stated.
+        The new model; the given one if no arguments are stated.
 
     Raises:
         InputError: timm's model does not take the arguments.
@@ -157,7 +158,7 @@ def with_stated_arguments(
     if not stated.arguments:
         return model
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    # Models raise errors of many kinds for arguments that they do not take.
+    # timm's models raise many types of errors for unsupported arguments.
     try:
         return _unloaded(require("timm", "cls"), name, **stated.arguments, **classes)
     except Exception as error:
@@ -170,10 +171,11 @@ def with_stated_arguments(
 
 
 def for_stated_size(model: nn.Module, name: str, stated: StatedSettings, num_classes: int | None) -> nn.Module | None:
-    """Build a model of timm again for the input size that is stated with its checkpoint.
+    """Build a timm model again for the input size that its checkpoint states.
 
     Returns:
-        The model; None if the given one takes any size or the stated size, or if no other size can be chosen.
+        The new model. None if the given model takes any size or has the stated size already, or if it cannot be built
+        for another size.
     """
     size = fixed_size(model)
     if stated.size is None or size in (None, stated.size):
@@ -181,7 +183,7 @@ def for_stated_size(model: nn.Module, name: str, stated: StatedSettings, num_cla
     arguments = {} if num_classes is None else {"num_classes": num_classes}
     try:
         sized = _unloaded(require("timm", "cls"), name, img_size=stated.size, **stated.arguments, **arguments)
-    # Models of other sizes raise errors of many kinds where they cannot be built for this one.
+    # timm's models raise many types of errors if they cannot be built for this size.
     except (TypeError, ValueError, AssertionError, RuntimeError):
         return None
     sized.pretrained_cfg = {**_settings(sized), "input_size": (3, *stated.size)}  # type: ignore[assignment]
@@ -189,7 +191,7 @@ def for_stated_size(model: nn.Module, name: str, stated: StatedSettings, num_cla
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:
-    """Return the height and width that a model of timm is built for; None if it takes any size."""
+    """Return the fixed input height and width of a timm model; None if the model takes any size."""
     settings = _settings(model)
     if not settings.get("fixed_input_size"):
         return None
@@ -239,10 +241,10 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
 
 
 def _of_folder(timm: Any, folder: str) -> tuple[nn.Module, Loaded | None]:
-    # timm does not read weights that are split into several files, and would take another file if there is one. Of
-    # several networks it would take the first.
+    # timm cannot load weights that are split into several files, and would load another file in the folder instead. Of
+    # the files of several networks, timm would load the first without asking.
     parts = any(path.name.endswith(INDEX_END) for path in weight_files(Path(folder))[:1]) or network_files(folder)
-    # timm and its libraries raise errors of many kinds for damaged files.
+    # timm and its libraries raise many types of errors for damaged files.
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=not parts)
         return model, load_weights(model, folder) if parts else None
@@ -292,7 +294,7 @@ def _classifier(
         else _training(model),
         num_classes=_num_classes(model),
         class_names=_class_names(model) if not checkpoint else stated.class_names,
-        # Random weights have no classes, so any order is right.
+        # Random weights have no class order, so any order is valid.
         class_order="sorted" if checkpoint == RANDOM else class_order(loaded.content) if loaded else "",
         remarks=(
             *(loaded.remarks if loaded else folder_remarks(source.removeprefix(FOLDER))),
@@ -302,18 +304,18 @@ def _classifier(
 
 
 def told_settings(stated: StatedSettings, model: nn.Module, built: nn.Module, checkpoint: str) -> tuple[Remark, ...]:
-    """Return the remark of :func:`load_timm` on the settings that are stated with a checkpoint.
+    """Return the remark of :func:`load_timm` on the settings that a checkpoint states.
 
     Args:
         model: The model as timm builds it by its name.
-        built: The model that the weights fit, which may have the stated size of the input.
+        built: The model that the weights were loaded into, perhaps with another input size.
     """
     of_timm = data_config(model)
     return stated.told(of_timm, stated.over(of_timm, fixed_size(built)), checkpoint)
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:
-    """Return timm's data config of a model: ``input_size``, ``mean``, ``std``, ``interpolation`` and others."""
+    """Return timm's data config of a model, such as ``input_size``, ``mean``, ``std`` and ``interpolation``."""
     config: dict[str, Any] = require("timm.data", "cls").resolve_model_data_config(model)
     return config
 
@@ -322,7 +324,7 @@ def check_classifier(model: nn.Module, source: str) -> None:
     """Check that a model of timm has a classifier.
 
     Raises:
-        InputError: It was built without, and gives features.
+        InputError: The model has no classifier and returns features.
     """
     if getattr(model, "num_classes", None) == 0:
         raise InputError(
@@ -337,21 +339,21 @@ def _num_classes(model: Any) -> int | None:
 
 
 def _class_names(model: Any) -> tuple[str, ...]:
-    """Return the names of classes that came with the weights from a folder or the hub; empty if none came."""
+    """Return the class names stored with the weights in a folder or on the hub; empty if there are none."""
     names = getattr(model, "pretrained_cfg", {}).get("label_names")
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def class_order(content: Mapping[str, Any]) -> str:
-    """Return how timm's training script numbered class folders in the training that wrote a checkpoint.
+    """Return the order in which timm's training script numbered the class folders, from its checkpoint.
 
-    timm's own reader sorts the names of folders naturally, torchvision's (``--dataset torch/folder``) as text. Classes
-    of other data sets and of a ``--class-map`` are not numbered by the names of folders.
+    timm's reader sorts folder names in natural order, torchvision's (``--dataset torch/folder``) as text. Other data
+    sets and a ``--class-map`` do not number classes by folder names.
 
     Returns:
         ``'natural'`` or ``'sorted'``; empty if another script wrote the checkpoint or the order is not known.
     """
-    # Other scripts write only some of these keys. PyTorch's ImageNet example, for one, writes `epoch` and `arch`.
+    # Other scripts write only some of these keys: PyTorch's ImageNet example writes `epoch` and `arch`.
     written = isinstance(content.get("arch"), str) and isinstance(content.get("version"), int) and "epoch" in content
     if not written:
         return ""
@@ -366,13 +368,13 @@ def class_order(content: Mapping[str, Any]) -> str:
 
 
 def _training(model: Any) -> dict[str, str]:
-    """Return the tag of timm's pretrained weights, as a fact about the training."""
+    """Return the tag of timm's pretrained weights, as a fact about the model's training."""
     tag = model.pretrained_cfg.get("tag")
     return {"pretrained": str(tag)} if tag else {}
 
 
 def _interpolation(name: str) -> str:
-    # timm names 'random' where training draws the interpolation at random.
+    # timm's settings contain 'random' if training chose the interpolation at random.
     return name if name in ("nearest", "bilinear", "bicubic", "lanczos") else "bilinear"
 
 
@@ -381,13 +383,13 @@ _SECONDS = 5.0
 
 @contextmanager
 def hub_asked_once() -> Iterator[str]:
-    """Within the block, let the client of Hugging Face's hub use its cache alone if the hub does not answer.
+    """Within the block, make the client of the Hugging Face hub use only its cache if the hub does not answer.
 
-    The client itself would try again for a minute. Its warnings are silenced, because the error that it raises in the
-    end says the same.
+    Otherwise the client would retry for a minute. Its warnings are silenced, because they repeat the error that it
+    raises.
 
     Yields:
-        Why the hub does not answer; empty if it does.
+        Why the hub does not answer; empty if it answers.
     """
     constants = require("huggingface_hub.constants", "cls")
     utils = require("huggingface_hub.utils", "cls")
@@ -403,9 +405,9 @@ def hub_asked_once() -> Iterator[str]:
 
 
 def _switch(constants: object, utils: object, offline: bool) -> None:
-    """Switch the hub off or on, as the variable HF_HUB_OFFLINE does when the client is imported."""
+    """Switch the hub off or on, as HF_HUB_OFFLINE does at import."""
     constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
-    # Versions of the client that have `reset_sessions` read the setting only when they open a session.
+    # Client versions with `reset_sessions` read the setting only when they open a session.
     getattr(utils, "reset_sessions", lambda: None)()
 
 
