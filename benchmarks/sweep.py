@@ -32,7 +32,7 @@ from dtn_det.corruptions.cells import CLEAN, sweep_cells  # noqa: E402
 from dtn_det.datasets.folders.class_folders import LabelledImages, list_images  # noqa: E402
 from dtn_det.robustness.classification.images import CorruptedHere, read_clean  # noqa: E402
 from dtn_det.robustness.classification.models.classifier import Classifier, View  # noqa: E402
-from dtn_det.robustness.classification.run import ClassificationTask  # noqa: E402
+from dtn_det.robustness.classification.task import ClassificationTask  # noqa: E402
 from dtn_det.robustness.store import Store  # noqa: E402
 from dtn_det.robustness.store.manifest import StoreManifest  # noqa: E402
 from dtn_det.robustness.sweep import run_sweep  # noqa: E402

@@ -57,6 +57,7 @@ COMMANDS: Final = (
         tuple((name, "corruptions") for name in ("cv2", "numba", "scipy", "PIL", "rich")),
     ),
     Command("mce", "dtn_det.cli.mce", _SWEEP),
+    Command("evaluate", "dtn_det.cli.evaluate", _SWEEP),
     Command("mpc", "dtn_det.cli.mpc", (*_MODELS, *_SWEEP)),
     Command("import", "dtn_det.cli.import_results", (("pandas", "eval"), ("pyarrow", "eval"))),
     Command(
@@ -74,7 +75,7 @@ COMMANDS: Final = (
 )
 
 # Commands that continue an interrupted run if called again, as main then prints. `corrupt` prints this itself.
-_CONTINUING: Final = (["demo"], ["mce"], ["mpc"], ["listops"])
+_CONTINUING: Final = (["demo"], ["mce"], ["evaluate"], ["mpc"], ["listops"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

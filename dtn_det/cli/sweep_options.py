@@ -64,6 +64,11 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
         help=f"names, groups (noise, blur, weather, digital, extra; those of --profile), benchmark or all; mce: "
         f"none for the clean images alone [{default}]",
     )
+    add_severities(group, hint)
+
+
+def add_severities(group: argparse._ArgumentGroup, hint: str = "") -> None:
+    """Add `--severities`; the hint is as of :func:`add_cells`."""
     group.add_argument(
         "--severities", nargs="+", type=_severity(hint), default=SEVERITIES, metavar="N", help="[1 2 3 4 5]"
     )
@@ -91,6 +96,11 @@ def add_corruptor(group: argparse._ArgumentGroup, default: str, profiles: str = 
         profiles: The values of `--profile` as the help names them.
     """
     group.add_argument("--profile", help=f"{profiles} [{default}]")
+    add_randomness(group)
+
+
+def add_randomness(group: argparse._ArgumentGroup) -> None:
+    """Add `--seed`, `--frost` and `--engine`."""
     group.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
     group.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
     group.add_argument(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dtn_det.datasets.arrays.clean import list_rows
 from dtn_det.datasets.folders.class_folders import check_clean, label_images
+from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, imagenet_subset, naming
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.errors import InputError
@@ -54,3 +55,34 @@ def check_set(found: Recognised, classes: str | None = None) -> None:
             f"expected --classes with class folders only, got {found.title} in {found.root}, whose labels are the "
             "numbers of the classes: leave --classes out"
         )
+
+
+def set_name(dataset: str, profile: str, *, corrupted: bool, real: bool = False) -> str:
+    """Return the name of a set in commands, folders and reports, such as ``imagenet-c`` or ``imagenet-r``.
+
+    Args:
+        dataset: Name of the data set as it was recognised, such as ``ImageNet-R``; empty if it is not known.
+        profile: Profile of the corruptions; it counts only where clean images are corrupted.
+        corrupted: Whether the set has corrupted images.
+        real: Whether the images have Real labels.
+
+    Returns:
+        The name; empty if the data set is not known.
+    """
+    name = dataset.lower().replace(" ", "-")
+    if not name or (real and not corrupted):
+        return f"{name}-real" if name else ""
+    suffix = "-c-bar" if profile.endswith("-bar") else "-c"
+    known = name.endswith(("-c", "-c-bar", "-3dcc"))
+    return f"{name}{suffix}" if corrupted and not known else name
+
+
+def candidates(found: Recognised) -> list[str]:
+    """Return what class folders that were not recognised could be, the likeliest first."""
+    own = "a set of your own"
+    folders = set(found.folders)
+    if found.kind != "class_folders" or naming(found.folders) != "wnids":
+        return [own]
+    parts = [title for title in NATURAL[:2] if folders <= imagenet_subset(title.lower().replace("-", "_"))]
+    whole = ["ImageNet's validation set", "ImageNet-Sketch"] if len(folders) <= IMAGENET_CLASSES else []
+    return [*parts, *whole, own]

@@ -13,6 +13,7 @@ from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.sources import Sources, known_task
 from dtn_det.reports.tables import sweep_tables
+from dtn_det.robustness.classification.data import TWIN
 from dtn_det.robustness.detection.records import rule_note
 from dtn_det.system.progress import say
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from dtn_det.reports.contents import Report
     from dtn_det.robustness.store import Store
+    from dtn_det.robustness.sweep import Swept
 
 _BAD_SHOWN = 10
 
@@ -96,14 +98,37 @@ def _advice(store: Store, report: Report) -> list[str]:
     return said
 
 
-def print_drop(console: Console, report: Report, twin: Report, dataset: str) -> None:
-    """Print the error of each model on a set and on the clean images of the same classes.
+class SweepPrinter:
+    """Prints the results of each set of a run of classifiers when it is evaluated.
 
     Args:
-        report: The report of the set.
-        twin: The report of the clean images.
-        dataset: Name of the set.
+        baseline: See :func:`sweep_report`.
+
+    Attributes:
+        printed: Whether a set was printed, which is so in the first process alone.
+        left_out: Whether an image could not be read and was left out of some numbers.
     """
+
+    def __init__(self, console: Console, baseline: str | None) -> None:
+        self.console, self.baseline = console, baseline
+        self.printed = self.left_out = False
+        self._last: tuple[Report, str] | None = None
+
+    def __call__(self, swept: Swept) -> None:
+        """Print the tables of a set; of the clean images of a set's classes also the difference from that set."""
+        recognised = swept.store.manifest.recognised
+        is_twin = swept.store.folder.name == TWIN and self._last is not None
+        report = sweep_report(swept.store, swept.names, baseline=None if is_twin else self.baseline)
+        print_sweep_report(self.console, swept.store, report)
+        if is_twin and self._last is not None:
+            _print_drop(self.console, self._last[0], report, self._last[1])
+        self.left_out = self.left_out or any(report.bad_images.values())
+        self.printed = True
+        self._last = report, recognised["dataset"]
+
+
+def _print_drop(console: Console, report: Report, twin: Report, dataset: str) -> None:
+    """Print the error of each model on a set and on the clean images of the same classes."""
     on_set, on_twin = (Numbers.of(each, each.sections[0]) for each in (report, twin))
     for model in report.models:
         shifted, clean = (numbers.get(model.name, "benchmark", "error", CLEAN[0]) for numbers in (on_set, on_twin))

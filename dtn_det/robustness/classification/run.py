@@ -1,35 +1,30 @@
-"""``dtn-det mce``: evaluate classifiers under every cell (corruption and severity), and write records to a store."""
+"""Evaluate classifiers under every cell, a corruption at a severity, and write records to the store of each set."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from dtn_det._optional import require
 from dtn_det.datasets.folders.image_files import printable, square_side
-from dtn_det.datasets.labelled import LabelledImages
-from dtn_det.datasets.remarks import counted, tell
-from dtn_det.errors import BadImageError, DeviceMemoryError
+from dtn_det.datasets.remarks import tell
+from dtn_det.errors import InputError
 from dtn_det.robustness.classification.baseline import BaselineChoice, choose_baseline
 from dtn_det.robustness.classification.class_agreement import ClassSet
-from dtn_det.robustness.classification.data import Prepared, prepare
-from dtn_det.robustness.classification.images import SIDES, Cells, ClassificationImages, CorruptedHere, Item, ViewSlots
-from dtn_det.robustness.classification.models.classifier import Classifier, View, check_logits
+from dtn_det.robustness.classification.data import Prepared, prepare, twin_options
+from dtn_det.robustness.classification.images import SIDES, CorruptedHere
+from dtn_det.robustness.classification.models.classifier import Classifier
 from dtn_det.robustness.classification.models.loading import load_classifiers
 from dtn_det.robustness.classification.progress import SweepProgress
-from dtn_det.robustness.classification.records import records_schema, score
-from dtn_det.robustness.options import ClassificationOptions, OnBadImage
+from dtn_det.robustness.classification.task import ClassificationTask
+from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import ModelStore, Store
-from dtn_det.robustness.store.files import BAD_IMAGES
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
 from dtn_det.robustness.sweep import Swept, joined, open_models, run_sweep
 from dtn_det.system.progress import say
@@ -41,43 +36,120 @@ _CROP = "short side 256 bilinear antialiased, centre 224"
 _LIBRARIES = ("dtn-det", "torch", "numpy", "pillow")
 
 
-def run_classification(options: ClassificationOptions, console: Console) -> Swept | None:
-    """Evaluate the units of images that the store does not hold yet.
+@dataclass(frozen=True)
+class _Ready:
+    """A set and the models on it, checked but not evaluated yet."""
 
-    Returns:
-        The evaluated models and their store; None in all processes but the first.
+    options: ClassificationOptions
+    prepared: Prepared
+    classifiers: Sequence[Classifier]
+    manifest: StoreManifest
+    models: Sequence[ModelManifest]
+    choice: BaselineChoice
+
+
+def run_classification(
+    sets: Sequence[ClassificationOptions], console: Console, on_swept: Callable[[Swept], None]
+) -> None:
+    """Evaluate the units of images that the stores do not hold yet, of one set after the other.
+
+    All sets and models are checked before the first image is evaluated. The clean images of the classes of ImageNet-R
+    or ImageNet-A, where the options name them, are a set of their own that follows.
+
+    Args:
+        sets: The options of each set, at least one, with the same models, device and launcher.
+        on_swept: Called in the first process with each set that is evaluated.
 
     Raises:
-        ValueError: Options, data, models and store do not fit together; the message says what to do.
-        OSError: The store cannot be written; finished units are kept.
+        ValueError: Options, data, models or stores do not fit; the message says what to do.
+        OSError: A store cannot be written; finished units are kept.
     """
-    Store.check(options.store)
-    with joined(options.launcher, options.device) as (rank, place):
-        prepared = prepare(options)
+    for options in sets:
+        Store.check(options.store)
+    with joined(sets[0].launcher, sets[0].device) as (rank, place):
         tell_user: Callable[[str], None] = partial(say, console) if rank.is_first else lambda text: None
-        tell_user(f"{options.data}: {prepared.found.title}")
-        tell(prepared.remarks, tell_user)
-        classes = ClassSet(prepared.found, prepared.images, options.clean)
-        classifiers, renumbered = load_classifiers(
-            options.models, options.names, classes, prepared.side, options.weights
-        )
+        ready = list(_ready_sets(sets, place, tell_user))
+        _check_different(ready)
+        opened = [
+            open_models(
+                one.options.store,
+                one.manifest,
+                image_table(one.prepared),
+                one.models,
+                [partial(model.facts, one.prepared.side) for model in one.classifiers],
+                rank,
+            )
+            for one in ready
+        ]
+        for one, models in zip(ready, opened, strict=True):
+            if len(sets) > 1:
+                tell_user(f"{one.options.store.relative_to(sets[0].store.parent)}:")
+            warn_of_versions(models, one.classifiers, tell_user)
+            progress = SweepProgress(models, one.choice.name, rank)
+            _sweep(one.options, one.prepared, one.classifiers, models, place, progress, console)
+            if rank.is_first:
+                on_swept(Swept(models[0].store, tuple(model.manifest.name for model in models)))
+
+
+def _ready_sets(
+    sets: Sequence[ClassificationOptions], place: torch.device, tell_user: Callable[[str], None]
+) -> Iterator[_Ready]:
+    """Read and check all sets, and load each model once for all sets of the same number of classes."""
+    loaded: dict[tuple[str, int], Classifier] = {}
+    for options in sets:
+        if len(sets) > 1:
+            tell_user(f"{options.store.name}:")
+        own = _ready(options, loaded, place, tell_user)
+        yield own
+        twin = twin_options(options, own.prepared.classes)
+        if twin is not None:
+            yield _ready(twin, loaded, place, tell_user)
+
+
+def _ready(
+    options: ClassificationOptions,
+    loaded: dict[tuple[str, int], Classifier],
+    place: torch.device,
+    tell_user: Callable[[str], None],
+) -> _Ready:
+    prepared = prepare(options)
+    tell_user(f"{options.data}: {prepared.found.title}")
+    tell(prepared.remarks, tell_user)
+    classes = ClassSet(prepared.found, prepared.images, options.clean)
+    known = set(loaded)
+    classifiers, renumbered = load_classifiers(
+        options.models, options.names, classes, prepared.side, options.weights, loaded
+    )
+    if set(loaded) != known:
         tell((remark for model in classifiers for remark in model.remarks), tell_user)
-        tell(renumbered, tell_user)
-        names = [model.name for model in classifiers]
-        manifest = store_manifest(options, prepared)
-        choice = _baseline(options, manifest, names)
-        _warn(options, prepared, classifiers, tell_user)
-        models = open_models(
-            options.store,
-            manifest,
-            image_table(prepared),
-            [model_manifest(model, options, place) for model in classifiers],
-            [partial(model.facts, prepared.side) for model in classifiers],
-            rank,
-        )
-        warn_of_versions(models, classifiers, tell_user)
-        _sweep(options, prepared, classifiers, models, place, SweepProgress(models, choice.name, rank), console)
-    return Swept(models[0].store, tuple(names)) if rank.is_first else None
+    tell(renumbered, tell_user)
+    manifest = store_manifest(options, prepared)
+    choice = _baseline(options, manifest, [model.name for model in classifiers])
+    _warn(options, prepared, classifiers, tell_user)
+    models = [model_manifest(model, options, place) for model in classifiers]
+    return _Ready(options, prepared, classifiers, manifest, models, choice)
+
+
+def _check_different(ready: Sequence[_Ready]) -> None:
+    """Refuse a set that is there twice, and a model that has other weights for another set."""
+    seen: dict[object, _Ready] = {}
+    weights: dict[str, tuple[str, _Ready]] = {}
+    for one in ready:
+        manifest = one.manifest
+        key = (manifest.data_hash, manifest.corruption, manifest.cells, str(sorted(manifest.protocol.items())))
+        other = seen.setdefault(key, one)
+        if other is not one:
+            raise InputError(
+                f"expected each set once, got the same images and conditions in {other.options.data} (for "
+                f"{other.options.store}) and {one.options.data} (for {one.options.store}): leave one out"
+            )
+        for model in one.models:
+            digest, first = weights.setdefault(model.name, (model.weights_hash, one))
+            if digest != model.weights_hash:
+                raise InputError(
+                    f"expected the model {model.name!r} with the same weights for all sets, got others for "
+                    f"{first.options.data} and for {one.options.data}: evaluate these two sets with a command each"
+                )
 
 
 def _sweep(
@@ -217,132 +289,3 @@ def warn_of_versions(
         ]
         if changed and model.finished():
             say(f"warning: {model.manifest.name} was begun with other versions: {', '.join(changed)}")
-
-
-@dataclass
-class ClassificationTask:
-    """Evaluates classifiers on every image under every cell (corruption and severity).
-
-    Attributes:
-        cells: Makes or reads the corrupted versions of the images.
-        classifiers: The models, moved to the device already.
-        batch_size: Largest number of images that a model gets at once.
-    """
-
-    data: LabelledImages
-    cells: Cells
-    side: int
-    classifiers: Sequence[Classifier]
-    device: torch.device
-    batch_size: int
-    amp: bool
-    on_bad_image: OnBadImage
-    unit_size: int
-    on_image: Callable[[], None] = lambda: None
-    _slots: ViewSlots = field(init=False, repr=False)
-
-    def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Item], Iterator[tuple[int, int]]]:
-        """See :class:`dtn_det.robustness.sweep.Task`.
-
-        Raises:
-            OSError: There is too little shared memory.
-        """
-        views = tuple(self._views())
-        # One slot for each image that is loaded ahead or processed by the models.
-        count = ahead + self._group_size
-        self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
-        return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
-            images
-        )
-
-    def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
-        """See :class:`dtn_det.robustness.sweep.Task`.
-
-        Raises:
-            BadImageError: An image cannot be read, and ``on_bad_image`` is not ``'record'``.
-            ValueError: A model fails, or its output is not one finite logit for each image and class.
-            DeviceMemoryError: The accelerator's memory is full.
-        """
-        chosen = [model for model in self.classifiers if model.name in names]
-        batches: dict[str, list[pyarrow.Table]] = {model.name: [] for model in chosen}
-        bad: dict[int, str] = {}
-        for group in self._groups(items, bad):
-            for model in chosen:
-                batches[model.name] += self._answers(model, group)
-            for item in group:
-                self._slots.release(item.slot)
-        metadata = {BAD_IMAGES: json.dumps(bad).encode()} if bad else None
-        arrow, schema = require("pyarrow", "eval"), records_schema()
-        return {
-            name: arrow.concat_tables([schema.empty_table(), *tables]).replace_schema_metadata(metadata)
-            for name, tables in batches.items()
-        }
-
-    def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
-        """Yield groups of images for the models, the same in every run; put the errors of bad images into ``bad``."""
-        group: list[Item] = []
-        for item in items:
-            self.on_image()
-            if item.error is None:
-                group.append(item)
-            elif self.on_bad_image == "record":
-                bad[item.image] = item.error
-                self._slots.release(item.slot)
-            else:
-                raise BadImageError(
-                    f"expected images that can be read, got {item.error}. Finished units are kept: mend the file and "
-                    "start again, or leave such images out with --on-bad-image record"
-                )
-            if len(group) == self._group_size:
-                yield group
-                group = []
-        if group:
-            yield group
-
-    @property
-    def _group_size(self) -> int:
-        return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
-
-    def _views(self) -> dict[View, int]:
-        """Number the distinct views that the models need: see :class:`View`."""
-        views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
-        return {view: number for number, view in enumerate(views)}
-
-    def _answers(self, model: Classifier, group: Sequence[Item]) -> Iterator[pyarrow.Table]:
-        number = self._views()[model.view.of(self.side)]
-        stack = self._slots.stacks[number]
-        pixels = [stack[item.slot] for item in group]
-        images = torch.tensor([item.image for item in group]).repeat_interleave(len(self.cells))
-        cells = torch.arange(len(self.cells)).repeat(len(group))
-        stacked = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-        for start in range(0, len(stacked), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            labels = torch.tensor([self.data.images[index].label for index in images[part].tolist()])
-            right = self._accepted(images[part].tolist()) if self.data.accepted else None
-            columns = self._score(model, stacked[part], labels, right)
-            values = {"image": images[part], "cell": cells[part], **columns}
-            schema = records_schema()
-            arrays = [values[field.name].numpy().astype(field.type.to_pandas_dtype()) for field in schema]
-            yield require("pyarrow", "eval").table(arrays, schema=schema)
-
-    def _accepted(self, images: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return all classes that are right for each image."""
-        return [self.data.accepted[self.data.images[number].key] for number in images]
-
-    @torch.inference_mode()
-    def _score(
-        self, model: Classifier, pixels: Tensor, labels: Tensor, right: list[tuple[int, ...]] | None
-    ) -> dict[str, Tensor]:
-        precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        try:
-            images = pixels.to(self.device).permute(0, 3, 1, 2)
-            with torch.autocast(self.device.type, precision, enabled=self.amp):
-                logits = model.logits(images)
-            logits = check_logits(logits, len(images), self.data.num_classes, model.name)
-            return score(logits, labels.to(self.device), model.name, right)
-        except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"expected room on {self.device} for {counted(len(pixels), 'image')} in the model {model.name!r}, got "
-                "none left. Finished units are kept: free the device and start again, or evaluate with a smaller "
-                "--batch-size, which needs another --store if a unit of the model is finished"
-            ) from error

@@ -55,11 +55,14 @@ def load_classifiers(
     classes: ClassSet,
     side: int,
     weights: WeightsKind | None = None,
+    loaded: dict[tuple[str, int], Classifier] | None = None,
 ) -> tuple[list[Classifier], tuple[Remark, ...]]:
     """Load models, name them, and check that their classes are those of the data.
 
     Args:
         names: Names of the models in the store and in reports; None for names made from the sources.
+        loaded: Models that were loaded for other sets, by source and number of classes, which are not loaded again; the
+            new ones are added.
 
     Returns:
         The models, with logits in the order of the data's classes, and remarks about how classes were matched.
@@ -73,7 +76,11 @@ def load_classifiers(
         raise InputError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
     for name in names or ():
         check_name(name)
-    models = [_load(source, classes, weights) for source in sources]
+    loaded = {} if loaded is None else loaded
+    for source in sources:
+        if (source, classes.number) not in loaded:
+            loaded[source, classes.number] = _load(source, classes, weights)
+    models = [loaded[source, classes.number] for source in sources]
     if names is not None:
         models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     called = [model.name for model in models]

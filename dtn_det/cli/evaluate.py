@@ -1,0 +1,74 @@
+"""`dtn-det evaluate`: evaluate classifiers on several sets of images in one run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dtn_det.cli import classifier_options, sweep_options
+
+if TYPE_CHECKING:
+    from dtn_det.robustness.options import ClassificationOptions
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `evaluate`."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="evaluate classifiers on several sets: ImageNet-C, -C-bar, -3DCC, -R, -A, -V2, -Sketch, CIFAR-10-C, ...",
+        description="Evaluates classifiers on several sets of images, one after the other, each in a store of its own "
+        "in the folder of --store, as `dtn-det mce` writes it. All sets and models are checked before the first image "
+        "is evaluated; stopped and started again, it continues. Where an option takes [NAME=]VALUE, a value with the "
+        "name of a set is for this set, and one without a name for all sets that take it.",
+    )
+    classifier_options.add_models(parser, "folder of the stores: that of the set NAME is DIR/NAME")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        required=True,
+        metavar="[NAME=]DIR",
+        help="a set of images, once for each: any folder or file that `dtn-det mce --data` takes. Its name is that of "
+        "the set that its files tell, such as imagenet-r, or NAME",
+    )
+    data = parser.add_argument_group("data")
+    _per_set(data, "--clean", "DIR", "clean images, for corrupted ones on disk and for ImageNet-R and -A")
+    _per_set(data, "--labels", "FILE", "real.json, the Real labels, for ImageNet's validation images")
+    _per_set(data, "--classes", "HOW", f"imagenet, folder, sorted or natural: {classifier_options.CLASSES}")
+    sweep_options.add_images(data)
+    how = parser.add_argument_group("corruptions")
+    _per_set(
+        how,
+        "--corruptions",
+        "NAME",
+        "corruptions or groups of them, or none for the clean images alone; sets of natural shifts such as ImageNet-R "
+        "are corrupted only if they are named [benchmark]",
+    )
+    sweep_options.add_severities(how)
+    classifier_options.add_partial(how)
+    _per_set(how, "--profile", "PROFILE", f"{classifier_options.PROFILES}, for clean images [by their size]")
+    sweep_options.add_randomness(how)
+    sweep_options.add_jpeg(how)
+    classifier_options.add_run(parser)
+
+
+def _per_set(group: argparse._ArgumentGroup, option: str, value: str, text: str) -> None:
+    group.add_argument(option, nargs="+", action="extend", default=[], metavar=f"[NAME=]{value}", help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `dtn-det evaluate`."""
+    if args.baseline == "alexnet":
+        # AlexNet is the baseline of each set that its published errors fit, and cannot be that of others.
+        args.baseline = None
+    return classifier_options.evaluate(args, lambda: _sets(args), lambda console: None)
+
+
+def _sets(args: argparse.Namespace) -> Sequence[ClassificationOptions]:
+    from dtn_det.robustness.classification.several import PER_SET, plan_sets
+
+    whole = dict.fromkeys(PER_SET)
+    options = classifier_options.options_of(args, data=Path(), **whole)
+    return plan_sets(args.sets, options, {option: getattr(args, option) for option in PER_SET})

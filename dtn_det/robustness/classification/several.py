@@ -1,0 +1,207 @@
+"""Several sets in one run: what each folder is, what it is called, and which of the options apply to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dtn_det.datasets.arrays.corrupted import open_arrays
+from dtn_det.datasets.folders.label_maps import SUBSETS
+from dtn_det.datasets.folders.recognise import Recognised, recognise
+from dtn_det.datasets.sets import NATURAL, candidates, set_name
+from dtn_det.errors import InputError, StoreError
+from dtn_det.robustness.classification.data import NONE
+from dtn_det.robustness.options import ClassificationOptions
+from dtn_det.robustness.store.files import folder_name
+
+PER_SET = ("clean", "labels", "classes", "profile", "corruptions")
+"""The options that may be given for a single set, as ``NAME=VALUE``."""
+
+_ON_DISK = ("corrupted", "array_corruptions")
+_KNOWN = (
+    *("imagenet", "imagenet-real", "imagenet-r", "imagenet-a", "imagenet-v2", "imagenet-sketch", "imagenet-3dcc"),
+    *("imagenet-c", "imagenet-c-bar", "cifar-10", "cifar-100", "cifar-10-c", "cifar-100-c", "tiny-imagenet-c"),
+)
+_IN_FOLDERS = ("class_folders", "tiny_imagenet_val", "corrupted")
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A set of the command line, with the name that the user gave it; empty to name it as it is recognised."""
+
+    given: str
+    path: Path
+    found: Recognised
+
+    @property
+    def natural(self) -> bool:
+        """Whether it is a set of natural shifts, whose images are evaluated as they are."""
+        return self.found.kind == "class_folders" and self.found.dataset.startswith(NATURAL)
+
+    @property
+    def validation(self) -> bool:
+        """Whether it is ImageNet's validation set, of which there are Real labels."""
+        return self.found.kind == "class_folders" and self.found.dataset == "ImageNet"
+
+    def takes(self, option: str, words: Sequence[str]) -> bool:
+        """Return whether an option that was given for no set by name applies to this one."""
+        if option == "clean":
+            return self.found.kind in _ON_DISK or self.found.classes in SUBSETS
+        if option == "labels":
+            return self.validation
+        if option == "classes":
+            return self.found.kind in _IN_FOLDERS and self.found.classes not in SUBSETS
+        if option == "corruptions":
+            return not self.natural and not (list(words) == [NONE] and self.found.kind in _ON_DISK)
+        return self.found.kind not in _ON_DISK and not self.natural
+
+
+def plan_sets(
+    words: Sequence[str], options: ClassificationOptions, per_set: Mapping[str, Sequence[str]]
+) -> tuple[ClassificationOptions, ...]:
+    """Recognise and name sets, and return the options with which each is evaluated.
+
+    An option without the name of a set applies to each set that takes it: ``clean`` to corrupted images on disk,
+    ImageNet-R and ImageNet-A; ``labels`` to ImageNet's validation set; ``classes`` to class folders other than those of
+    ImageNet-R and ImageNet-A; ``profile`` to clean images that are not a set of natural shifts; ``corruptions`` to all
+    but sets of natural shifts, and ``none`` to clean images alone.
+
+    Args:
+        words: The sets as the user wrote them: ``DIR`` or ``NAME=DIR``.
+        options: The options of all sets; their store is the folder of the stores, and their data are not used.
+        per_set: The words that the user wrote for each option of :data:`PER_SET`: ``VALUE`` or ``NAME=VALUE``.
+
+    Raises:
+        InputError: A set is not recognised and has no name, two have the same name, a name cannot be that of a folder
+            or is that of another set, or an option names no set or applies to none.
+        FileNotFoundError: There is no such folder.
+        StoreError: The folder of the stores is a store itself.
+    """
+    if (options.store / "store.json").is_file():
+        raise StoreError(
+            f"expected --store to be a folder for the stores of several sets, got {options.store}, the store of one "
+            "set: name another folder, or one that holds this store"
+        )
+    sets = [_read(word) for word in words]
+    common = {option: [word for word in per_set.get(option, ()) if "=" not in word] for option in PER_SET}
+    named: dict[str, _Named] = {}
+    for one in sets:
+        name = one.given or _own_name(one, options, common)
+        _check_name(name, one)
+        twin = next((other for other in named if other.casefold() == name.casefold()), None)
+        if twin is not None:
+            raise InputError(
+                f"expected sets of different names, got {name!r} for {named[twin].path} and for {one.path}: leave one "
+                f"out, or give them names, such as --set first={named[twin].path} --set second={one.path}"
+            )
+        named[name] = one
+    chosen = {option: _divided(option, per_set.get(option, ()), named) for option in PER_SET}
+    on_disk = all(one.found.kind in _ON_DISK for one in sets)
+    return tuple(_of_set(name, one, options, chosen, on_disk) for name, one in named.items())
+
+
+def _read(word: str) -> _Named:
+    given, path = _split(word)
+    if given is not None and (not given or folder_name(given) != given):
+        raise InputError(
+            f"expected the name of a set to be that of a folder, of letters, digits, dots, dashes and underscores, got "
+            f"{given!r} in --set {word}: name it without other signs, such as --set my-set={path}"
+        )
+    if not path.is_dir() and path.suffix != ".parquet":
+        raise FileNotFoundError(f"expected --set to be a folder of images, got {path}: there is no such folder")
+    found = recognise(path)
+    if found.kind == "array_corruptions":
+        found = replace(found, dataset=open_arrays(path, None).dataset)
+    return _Named(given or "", path, found)
+
+
+def _split(word: str) -> tuple[str | None, Path]:
+    """Divide ``NAME=DIR``; a word that is a path as it stands, or that has no ``=``, has no name."""
+    if Path(word).exists() or "=" not in word:
+        return None, Path(word)
+    name, _, path = word.partition("=")
+    return name, Path(path)
+
+
+def _own_name(one: _Named, options: ClassificationOptions, common: Mapping[str, Sequence[str]]) -> str:
+    found = one.found
+    corrupted = found.kind in _ON_DISK
+    real = bool(common["labels"]) and one.takes("labels", ())
+    if not corrupted and not one.natural and not real:
+        corrupted = list(common["corruptions"]) != [NONE]
+    profile = (common["profile"] or [found.profile or "imagenet-c"])[0]
+    name = set_name(found.dataset, profile, corrupted=corrupted, real=real)
+    # What is no set of images with classes is refused with the rest of the data, in words of its own.
+    if not name and (corrupted or found.kind in ("class_folders", "array_images", "parquet")):
+        raise InputError(
+            f"expected a set that its files tell, got {found.title} in {one.path}, which may be "
+            f"{', '.join(candidates(found))}: give it a name, such as --set NAME={one.path}; the names "
+            f"{' and '.join(SUBSETS)} also choose these sets' classes"
+        )
+    return name or one.path.resolve().name
+
+
+def _check_name(name: str, one: _Named) -> None:
+    """Refuse the name of one of the known sets for another."""
+    found = one.found.dataset.lower()
+    # Of clean images of ImageNet, ImageNet-C and -C-bar are made.
+    fitting = {found, f"{found}-c", f"{found}-c-bar", f"{found}-real"}
+    if name in _KNOWN and found and name not in fitting and not found.startswith(f"{name} "):
+        raise InputError(
+            f"expected {name} in {one.path}, as its name says, got {one.found.title}: give it another name, or none"
+        )
+
+
+def _divided(option: str, words: Sequence[str], named: Mapping[str, _Named]) -> dict[str, list[str]]:
+    """Divide the words of an option among the sets, those without a name under the empty name."""
+    divided: dict[str, list[str]] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if sign and name in named:
+            divided.setdefault(name, []).append(value)
+        elif sign and not (option in ("clean", "labels") and Path(word).exists()):
+            raise InputError(f"expected --{option} NAME=VALUE with a set out of {', '.join(named)}, got {word!r}")
+        else:
+            divided.setdefault("", []).append(word)
+    common = divided.get("", [])
+    if common and not any(name not in divided and one.takes(option, common) for name, one in named.items()):
+        raise InputError(
+            f"expected --{option} with a set that takes it, got {' '.join(common)} with {', '.join(named)}: leave it "
+            f"out, or name the set that it is for, such as --{option} {next(iter(named))}={common[0]}"
+        )
+    return divided
+
+
+def _of_set(
+    name: str,
+    one: _Named,
+    options: ClassificationOptions,
+    chosen: Mapping[str, Mapping[str, Sequence[str]]],
+    on_disk: bool,
+) -> ClassificationOptions:
+    values: dict[str, Sequence[str]] = {}
+    for option, divided in chosen.items():
+        common = divided.get("", ())
+        words = divided.get(name) or (common if common and one.takes(option, common) else ())
+        if len(words) > 1 and option != "corruptions":
+            raise InputError(f"expected --{option} once for the set {name}, got {' and '.join(words)}: leave one out")
+        values[option] = words
+    first = {option: words[0] if words else None for option, words in values.items()}
+    classes = first["classes"] or (name if name in SUBSETS and not one.found.dataset else None)
+    corruptions = values["corruptions"] or None
+    if corruptions is None and (first["labels"] is not None or classes in SUBSETS):
+        corruptions = [NONE]
+    if one.found.kind in _ON_DISK and not on_disk:
+        # Seed, JPEG step, textures and engine are of images that are corrupted here.
+        options = replace(options, seed=0, jpeg=None, frost=None, engine=None)
+    return replace(
+        options,
+        data=one.path,
+        store=options.store / name,
+        clean=None if first["clean"] is None else Path(first["clean"]),
+        labels=None if first["labels"] is None else Path(first["labels"]),
+        classes=classes,
+        profile=first["profile"],
+        corruptions=corruptions,
+    )

@@ -1,0 +1,154 @@
+"""Evaluates classifiers on the images of a set under every cell, a corruption at a severity, and makes the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dtn_det._optional import require
+from dtn_det.datasets.labelled import LabelledImages
+from dtn_det.datasets.remarks import counted
+from dtn_det.errors import BadImageError, DeviceMemoryError
+from dtn_det.robustness.classification.images import Cells, ClassificationImages, Item, ViewSlots
+from dtn_det.robustness.classification.models.classifier import Classifier, View, check_logits
+from dtn_det.robustness.classification.records import records_schema, score
+from dtn_det.robustness.options import OnBadImage
+from dtn_det.robustness.store.files import BAD_IMAGES
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass
+class ClassificationTask:
+    """Evaluates classifiers on every image under every cell (corruption and severity).
+
+    Attributes:
+        cells: Makes or reads the corrupted versions of the images.
+        classifiers: The models, moved to the device already.
+        batch_size: Largest number of images that a model gets at once.
+    """
+
+    data: LabelledImages
+    cells: Cells
+    side: int
+    classifiers: Sequence[Classifier]
+    device: torch.device
+    batch_size: int
+    amp: bool
+    on_bad_image: OnBadImage
+    unit_size: int
+    on_image: Callable[[], None] = lambda: None
+    _slots: ViewSlots = field(init=False, repr=False)
+
+    def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Item], Iterator[tuple[int, int]]]:
+        """See :class:`dtn_det.robustness.sweep.Task`.
+
+        Raises:
+            OSError: There is too little shared memory.
+        """
+        views = tuple(self._views())
+        # One slot is needed for each image that is loaded ahead or goes through the models.
+        count = ahead + self._group_size
+        self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
+        return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
+            images
+        )
+
+    def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
+        """See :class:`dtn_det.robustness.sweep.Task`.
+
+        Raises:
+            BadImageError: An image cannot be read, and bad images end the run.
+            ValueError: A model fails, or its output is not one finite logit for each image and class.
+            DeviceMemoryError: The accelerator's memory is full.
+        """
+        chosen = [model for model in self.classifiers if model.name in names]
+        batches: dict[str, list[pyarrow.Table]] = {model.name: [] for model in chosen}
+        bad: dict[int, str] = {}
+        for group in self._groups(items, bad):
+            for model in chosen:
+                batches[model.name] += self._answers(model, group)
+            for item in group:
+                self._slots.release(item.slot)
+        metadata = {BAD_IMAGES: json.dumps(bad).encode()} if bad else None
+        arrow, schema = require("pyarrow", "eval"), records_schema()
+        return {
+            name: arrow.concat_tables([schema.empty_table(), *tables]).replace_schema_metadata(metadata)
+            for name, tables in batches.items()
+        }
+
+    def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
+        """Yield the groups of images that models get together, equal in every run. Put bad images into ``bad``."""
+        group: list[Item] = []
+        for item in items:
+            self.on_image()
+            if item.error is None:
+                group.append(item)
+            elif self.on_bad_image == "record":
+                bad[item.image] = item.error
+                self._slots.release(item.slot)
+            else:
+                raise BadImageError(
+                    f"expected images that can be read, got {item.error}. Finished units are kept: mend the file and "
+                    "start again, or leave such images out with --on-bad-image record"
+                )
+            if len(group) == self._group_size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    @property
+    def _group_size(self) -> int:
+        return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
+
+    def _views(self) -> dict[View, int]:
+        """Number the different views that the models need: see :class:`View`."""
+        views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
+        return {view: number for number, view in enumerate(views)}
+
+    def _answers(self, model: Classifier, group: Sequence[Item]) -> Iterator[pyarrow.Table]:
+        number = self._views()[model.view.of(self.side)]
+        stack = self._slots.stacks[number]
+        pixels = [stack[item.slot] for item in group]
+        images = torch.tensor([item.image for item in group]).repeat_interleave(len(self.cells))
+        cells = torch.arange(len(self.cells)).repeat(len(group))
+        stacked = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+        for start in range(0, len(stacked), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            labels = torch.tensor([self.data.images[index].label for index in images[part].tolist()])
+            right = self._accepted(images[part].tolist()) if self.data.accepted else None
+            columns = self._score(model, stacked[part], labels, right)
+            values = {"image": images[part], "cell": cells[part], **columns}
+            schema = records_schema()
+            arrays = [values[field.name].numpy().astype(field.type.to_pandas_dtype()) for field in schema]
+            yield require("pyarrow", "eval").table(arrays, schema=schema)
+
+    def _accepted(self, images: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return all classes that are right for each image."""
+        return [self.data.accepted[self.data.images[number].key] for number in images]
+
+    @torch.inference_mode()
+    def _score(
+        self, model: Classifier, pixels: Tensor, labels: Tensor, right: list[tuple[int, ...]] | None
+    ) -> dict[str, Tensor]:
+        precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        try:
+            images = pixels.to(self.device).permute(0, 3, 1, 2)
+            with torch.autocast(self.device.type, precision, enabled=self.amp):
+                logits = model.logits(images)
+            logits = check_logits(logits, len(images), self.data.num_classes, model.name)
+            return score(logits, labels.to(self.device), model.name, right)
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"expected room on {self.device} for {counted(len(pixels), 'image')} in the model {model.name!r}, got "
+                "none left. Finished units are kept: free the device and start again, or evaluate with a smaller "
+                "--batch-size, which needs another --store if a unit of the model is finished"
+            ) from error
