@@ -1,4 +1,4 @@
-"""The comparison of a checkpoint's weights with those of a model, and the likely cause if they do not fit."""
+"""Compare the weights of a checkpoint with a model, and find the likely cause if the weights do not fit."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Fit:
         misshapen: Name, shape in the state dict and shape in the model of each tensor whose shapes differ.
         not_numbers: Names of weights with NaN.
         untied: Pairs of names that share one tensor in the model, but have different tensors in the state dict.
-        other_types: Name and type of weights that cannot be loaded: complex numbers where the model has real ones, or a
-            shape without values.
+        other_types: Name and type of weights that cannot be loaded: complex numbers where the model has real numbers,
+            or tensors without values.
         known: Number of the model's names that the state dict has.
         left_out: Names of the state dict that only training needs; they are not loaded.
         other_norms: Names of the norm classes that the state dict has where the model has LayerNorm.
@@ -78,7 +78,7 @@ class Fit:
 
     @property
     def lacks_only(self) -> bool:
-        """True if the state dict lacks some names of the model, and everything that it holds fits."""
+        """True if everything in the state dict fits, but some names of the model are missing."""
         return bool(self.missing) and bool(replace(self, missing=()))
 
     def problems(self) -> str:
@@ -149,7 +149,7 @@ class Fit:
 
     @property
     def structure(self) -> Structure | None:
-        """A difference of structure that the names show; None if there is none, or the misfit has another cause."""
+        """A difference of structure that the names show; None if there is none, or if another cause is known."""
         if self.biases or self.not_numbers or self.other_depth:
             return None
         return find_structure(self.unexpected, self.missing, self.other_names)

@@ -1,7 +1,7 @@
 """Differences of names that show another structure: renamed weights would load, but the outputs would be wrong.
 
-A vision transformer of timm with ``global_pool='avg'`` has ``fc_norm``, which normalises the mean over the tokens, in
-place of ``norm``, which normalises the tokens before the class token is taken. Both have the same shapes.
+A vision transformer of timm with ``global_pool='avg'`` has ``fc_norm`` in place of ``norm``. Both have the same shapes,
+but ``fc_norm`` normalises the mean over the tokens, and ``norm`` the tokens before the class token is taken.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several sets of weights in one checkpoint: which one is meant, and whether one is the average (EMA) of another."""
+"""Choose among several sets of weights in one checkpoint. One set may be the average (EMA) of another."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ TEACHER = _word("teacher")
 """Pattern of the word for a network that another network learns from: an average of that network, or a separate one."""
 
 _STUDENT = _word("student")
-# Words in the names of a network that is a moving average, each with the word of the network that it follows: those of
-# BYOL, MoCo and MoCo v3. The authors of these methods evaluate the followed network, which was trained.
+# Pairs of words in the names of two networks: the moving average, and the trained network that it follows. They come
+# from BYOL, MoCo and MoCo v3, whose authors evaluate the trained network.
 _FOLLOWERS = (
     (_word("target"), _word("online")),
     (_word("encoder_k"), _word("encoder_q")),
@@ -68,9 +68,9 @@ def relate(
 ) -> Relation | None:
     """Decide by names and weights how two sets relate.
 
-    A teacher is the average of a student only if all its names and shapes are the student's, its matrices point in the
-    same direction, and no name shows a distillation. Otherwise the teacher is another network, which only served to
-    train the student.
+    A teacher is the average of a student only under three conditions: it has the names and shapes of the student, the
+    matrices of both point in the same direction, and no name shows a distillation. Otherwise the teacher is another
+    network, which only served to train the student.
 
     Args:
         one: Key or prefix of a set.

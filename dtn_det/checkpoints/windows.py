@@ -88,7 +88,7 @@ class Windows:
 
 
 def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
-    """Compare the tables of relative positions in a state dict with those that a model computes but does not save.
+    """Compare the tables of relative positions in a state dict with the tables that a model computes but does not save.
 
     Args:
         state: Names and tensors, in the names of the model.

@@ -1,4 +1,4 @@
-"""The transformer blocks of a built model: their paths, their tokens, and which of them DTN's authors convert."""
+"""The transformer blocks of a built model: their paths, their tokens, and which blocks DTN's authors convert."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Hooks through which a converted norm receives the grid of its tokens.
 
-Some hooks record the grid where the model shows it, other hooks pass it to the norms as `hw_shape`. All hooks hold
-their state in plain objects, which are copied and pickled together with the model.
+Some hooks record the grid where the model shows it. Other hooks pass the grid to the norms as `hw_shape`. The state of
+all hooks is in plain objects, which are copied and pickled together with the model.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
-        """Record that the map of a block has channels last, if its layout was unclear and this norm receives it so."""
+        """Record that a block's map is channels-last, if its layout was unclear and this norm gets such a map."""
         unclear = block.unclear
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])

@@ -30,7 +30,7 @@ _KNOWN = _LIBRARIES | sys.stdlib_module_names - {"__main__"} | {"dtn_det"}
 
 
 def code_from_outside(host: Iterable[nn.Module]) -> tuple[str, ...]:
-    """List the methods of a host that no known library defines, such as `MyViT._pos_embed`; they may move tokens.
+    """List the methods of a host that no known library defines, such as `MyViT._pos_embed`, which may move tokens.
 
     Args:
         host: The modules of a model, without the modules in its blocks: blocks do not change the order of tokens.

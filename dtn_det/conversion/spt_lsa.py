@@ -100,8 +100,8 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
     * the tokens-to-token module of mmpretrain's T2T-ViT, of which only the input changes: it becomes the image with its
       shifted copies, as in the paper.
 
-    New weights are initialised, and all other weights stay. If the patches of the old embedding overlap, as in PiT, the
-    new patches have the size of its stride and do not overlap, and the position embedding is resized to their grid.
+    New weights are initialised, and all other weights stay. If the old patches overlap, as in PiT, the new patches do
+    not overlap, and have the size of the old stride. The position embedding is resized to the new grid.
 
     The replaced modules are logged at level INFO; :func:`plan_tokenization` returns them without changing the model.
 

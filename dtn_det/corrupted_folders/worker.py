@@ -105,7 +105,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
                 pending.append(writers.submit(write_bytes, job.file(image, *cell), job.encode(image, clean, *cell)))
         except InputError as bad:
             error = str(bad)
-        # A library that fails on one image can still corrupt other images.
+        # Leave out only this image: a library that fails on one image can still corrupt other images.
         except Exception as failure:
             error = f"cannot be corrupted ({type(failure).__name__}: {failure})"
     written = 0

@@ -64,7 +64,7 @@ class Catalog:
 
     @property
     def benchmark(self) -> tuple[str, ...]:
-        """The corruptions that the benchmark's mean is over."""
+        """The corruptions over which the benchmark's mean is taken."""
         return tuple(name for name in self.names if name not in self.extra)
 
     @property

@@ -55,8 +55,8 @@ class Corruptor:
         seed: Seed of all randomness.
         jpeg: Whether to save the result as JPEG and read it again, as for the published files; None to follow the
             benchmark.
-        channel_order: The order of channels in which the corruption receives an RGB image. ``'bgr'`` gives results
-            comparable with those published for MMDetection's models, whose images were corrupted as BGR.
+        channel_order: The order of channels in which the corruption receives an RGB image. ``'bgr'`` gives results that
+            can be compared with published results of MMDetection's models, whose images were corrupted as BGR.
         frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for the textures that
             this package draws, and for profiles without frost.
         backend: ``'dtn_det'`` for this engine, ``'imagecorruptions'`` for the package of that name.

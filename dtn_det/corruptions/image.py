@@ -63,7 +63,7 @@ def check_image(image: object) -> ByteImage:
 
 
 def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
-    """Convert an image to 8 bits, if this loses nothing.
+    """Convert an image to 8 bits without loss.
 
     Args:
         image: Whole numbers from 0 to 255 of any dtype, such as MMCV loads with ``to_float32=True``.
@@ -153,7 +153,7 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
     """Read an image as RGB. Greyscale, palettes and CMYK are converted, transparency is dropped.
 
     Args:
-        path: The file. Its format is recognised by its content, not by its suffix.
+        path: The file. Its content shows the format, whatever its suffix.
         upright: True to read as OpenCV and thus MMDetection: rotated according to the EXIF data, except for
             :data:`STORED_FORMATS`, and with the CMYK of JPEG files converted by :func:`cmyk_as_opencv`. False to read
             as Pillow and thus torchvision.

@@ -3,11 +3,11 @@
 Sources: the generators of Hendrycks and Dietterich (github.com/hendrycks/robustness, ImageNet-C/create_c,
 ``make_imagenet_c.py``, ``make_cifar_c.py`` and ``make_tinyimagenet_c.py``). For COCO-C: `imagecorruptions`
 (github.com/bethgelab/imagecorruptions; Michaelis et al., arXiv:1907.07484), which has the parameters of ImageNet-C
-except for the elastic transform. As in these sources, zoom factors are the values of ``np.arange(1, stop, step)``.
-For ImageNet-C-bar and CIFAR-10-C-bar: the generator of Mintun et al. (arXiv:2102.11273;
+except for the elastic transform. As in these sources, zoom factors are the values of ``np.arange(1, stop, step)``. For
+ImageNet-C-bar and CIFAR-10-C-bar: the generator of Mintun et al. (arXiv:2102.11273;
 github.com/facebookresearch/augmentation-corruption, imagenet_c_bar, ``imagenet_c_bar.csv`` and ``cifar10_c_bar.csv``).
-Each of their corruptions has one parameter, its magnitude from 0 to 10, which the functions of `effects/c_bar/` turn
-into strengths.
+Each corruption of both benchmarks has one parameter, the magnitude from 0 to 10, which the functions of
+`effects/c_bar/` turn into strengths.
 
 The parameters of a severity are:
 

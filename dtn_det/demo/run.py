@@ -133,7 +133,7 @@ def _summarise(layout: Layout, console: Console, seconds: float) -> None:
 
 
 def next_command() -> str:
-    """Return a command that trains on COCO. It works in the current folder, also without an activated environment."""
+    """Return a command that trains on COCO. It can be run in the current folder, in any environment."""
     executable = Path(sys.executable)
     # Folders are compared, not the targets of links: in each environment `python` may be a link to the same file.
     found = shutil.which("python")

@@ -33,7 +33,7 @@ class Gates:
     groups of channels.
 
     Attributes:
-        mean: ``(G,)``, the gates of the mean, or None where the mean is LayerNorm's alone (``only_var``).
+        mean: ``(G,)``, the gates of the mean; None if the mean is always LayerNorm's (``only_var``).
         var: ``(G,)``, the gates of the variance.
     """
 

@@ -31,8 +31,8 @@ def valid_runs(mask: Tensor) -> Runs | None:
         mask: ``(B, 1, L)`` booleans, with at least one True in each row.
 
     Returns:
-        The runs. None if a sequence has a gap between valid tokens, if the grid has several rows, or if a graph is
-        being compiled, because a graph cannot depend on the values of a tensor.
+        The runs; None if a sequence has a gap between valid tokens or the grid has several rows. The result is also
+        None while a graph is compiled, because a graph cannot depend on the values of a tensor.
     """
     if mask.shape[1] != 1 or torch.compiler.is_compiling():
         return None

@@ -1,10 +1,10 @@
 """The positional matrix of DTN, factorised by axis.
 
-DTN mixes tokens with ``P_g[t, s] = softmax_s(a_x dx + a_y dy + a_d (dx^2 + dy^2))`` where ``(dx, dy)`` is
-the position of the output token ``t`` minus the position of the source token ``s`` (Shao et al., "Dynamic
-Token Normalization Improves Vision Transformers", arXiv:2112.02624, Eq. 6). The exponent is a sum of a term
-in ``dx`` and a term in ``dy``, and both range over the full axis, so ``P_g`` is exactly the Kronecker product
-of an ``H x H`` and a ``W x W`` row-stochastic matrix. This file builds those two small matrices.
+DTN mixes tokens with ``P_g[t, s] = softmax_s(a_x dx + a_y dy + a_d (dx^2 + dy^2))`` where ``(dx, dy)`` is the position
+of the output token ``t`` minus the position of the source token ``s`` (Shao et al., "Dynamic Token Normalization
+Improves Vision Transformers", arXiv:2112.02624, Eq. 6). The exponent is a sum of a term in ``dx`` and a term in ``dy``,
+and both range over the full axis. So ``P_g`` is exactly the Kronecker product of an ``H x H`` and a ``W x W``
+row-stochastic matrix. This file builds those two small matrices.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 class PositionProjection(nn.Module):
     """The three positional coefficients ``(a_x, a_y, a_d)`` of each group.
 
-    It is not an ``nn.Linear``, because hosts such as Swin and PVT re-initialise each ``nn.Linear`` in them, which would
-    overwrite the local initialisation. The state-dict names ``weight`` and ``bias`` are the same as in the released
-    code.
+    It is not an ``nn.Linear``, because models such as Swin and PVT re-initialise all their ``nn.Linear`` modules. This
+    would overwrite the local initialisation. The state-dict names ``weight`` and ``bias`` are the same as in the
+    released code.
 
     Args:
         num_groups: Number of groups ``G``.
 
-    ``bias``: ``(G,)``. Checkpoints have it, but it cancels in the softmax, so its gradient is 0.
+    ``bias`` ``(G,)`` exists because checkpoints have it. The bias cancels in the softmax, so its gradient is 0.
     """
 
     def __init__(

@@ -78,8 +78,8 @@ def mean_samples(
         if not np.isfinite(own).all():
             raise InputError(f"expected finite values of `{metric}`, got NaN or infinity: mend the records")
         points.append(np.count_nonzero(own, axis=0) / size if exact else own.mean(0))
-        # Sums of 0 and 1 are exact. Other numbers are summed as differences from their mean, which are small, so that
-        # the rounding errors of their sums are small too.
+        # Sums of 0 and 1 are exact. Of other numbers, the differences from the mean are summed, because sums of small
+        # numbers have small rounding errors.
         offsets.append(np.zeros(count) if exact else points[-1])
         into = each[:, place * count : (place + 1) * count]
         np.subtract(own, offsets[-1], out=into, casting="same_kind")

@@ -46,8 +46,8 @@ class ReportOptions:
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         level: Confidence level of the intervals, between 0 and 1.
-        processes: Number of processes that evaluate detectors at the same time. They import the main module, so a
-            script that asks for several must guard its code with ``if __name__ == "__main__"``.
+        processes: Number of processes that evaluate detectors at the same time. Each process imports the main module,
+            so a script that asks for several must guard its code with ``if __name__ == "__main__"``.
     """
 
     models: Sequence[str] = ()
@@ -72,8 +72,8 @@ def collect(
         on_model: Called with each model's name before its records are read.
 
     Raises:
-        ReportError: The stores are of different tasks, images or corruptions, two models have the same name, a name is
-            unknown, an option is out of range, or there is nothing to show.
+        ReportError: The stores are of different tasks, images or corruptions, or two models have the same name. A name
+            is unknown, an option is out of range, or there is nothing to show.
         StoreError: A store is damaged.
     """
     options = options or ReportOptions()

@@ -1,4 +1,4 @@
-"""The measures that tables, figures and the page show, such as top-1 error or mCE, and the names of their numbers."""
+"""The measures of tables, figures and pages, such as top-1 error or mCE, and the names of their values in reports."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DETECTORS = {"bbox": "box", "segm": "mask"}
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of performance: its texts for readers, and the names of its numbers in a section of a report.
+    """A measure of performance: its texts for readers, and the names of its values in a section of a report.
 
     Attributes:
         name: Name for readers, as written in the middle of a sentence: ``top-1 error``, ``box AP``.
-        unit: Unit of its numbers, such as ``%``; empty if they have none.
-        cell: Name of its numbers of single cells, including the clean cell; empty if it has none.
-        corruption: Name of its numbers of a corruption, over all severities.
-        mean: Name of its means over all corruptions, and over the corruptions of a group.
-        direction: Which numbers are better.
+        unit: Unit of the values, such as ``%``; empty if they have none.
+        cell: Name of the values of single cells, including the clean cell; empty if there are none.
+        corruption: Name of the values of corruptions, over all severities.
+        mean: Name of the means over all corruptions, and over the corruptions of a group.
+        direction: Whether higher or lower values are better.
         decimals: Number of decimals that papers give.
         short: Shorter name for titles that name boxes or masks already, such as ``AP``; empty if `name` is used.
     """
@@ -73,7 +73,7 @@ def performance_measure(kind: Kind) -> Measure:
 
 
 def corruption_measure(numbers: Numbers, which: str) -> Measure:
-    """Return the corruption error if there is an mCE over the set of corruptions, else the error or AP itself."""
+    """Return the measure to show for corruptions: the corruption error if the set has an mCE, else the error or AP."""
     return _CORRUPTION_ERROR if numbers.has("mCE", which) else performance_measure(numbers.section.kind)
 
 

@@ -248,8 +248,8 @@ class SeededReformerLayer(ReformerLayer):
 class SeededReformer(ReformerModel):
     """Reformer whose hashing uses the same rotations in each call in evaluation, and random ones in training.
 
-    So in evaluation, the output for a sequence does not depend on the rest of its batch, and the state of PyTorch's
-    generators does not change.
+    So in evaluation, the output for a sequence does not depend on other sequences of the batch, and the state of
+    PyTorch's generators does not change.
 
     Args:
         evaluation_seed: Seed of the rotations in evaluation.

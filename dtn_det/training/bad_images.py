@@ -8,8 +8,8 @@ from pathlib import Path
 from dtn_det.corruptions.image import read_image
 from dtn_det.errors import BadImageError
 
-# What MMCV's LoadImageFromFile raises for bytes that it cannot decode. An error of a worker process has the name of its
-# class before it, in a line of its own after the traceback of the worker.
+# What MMCV's LoadImageFromFile raises for bytes that it cannot decode. If a worker process failed, the message follows
+# the traceback of the worker, in a line that begins with the class of the error.
 _NOT_DECODED = re.compile(r"^(?:AssertionError: )?failed to load image: (.+)$", re.MULTILINE)
 
 

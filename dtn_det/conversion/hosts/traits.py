@@ -1,4 +1,4 @@
-"""Traits of models that matter to conversions: their extra tokens, what they read, and what they do to tokens."""
+"""Properties of models on which conversions depend: tokens outside the grid, the kind of input, the order of tokens."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _IMAGES = frozenset({"pixel_values", "image", "images", "img", "imgs", "pixel_va
 _FRAMES = ("num_frames", "frames_per_clip", "tubelet_size", "temporal_patch_size")
 _OTHER_TOKENS = re.compile(r"cross_?att|encoder_att|multihead_attn|src_attn")
 
-# Classes whose blocks have tokens that are not a grid in row-major order. The keys describe what these classes do to
-# their tokens.
+# Classes of models and blocks in which tokens are not in the row-major order of a grid. The keys say what the classes
+# do to the tokens.
 _REARRANGING = {
     "unfolds its maps into patches": (
         *("MobileVitBlock", "MobileVitV2Block"),  # timm

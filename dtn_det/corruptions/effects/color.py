@@ -61,7 +61,7 @@ def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
-    """Return factors for distances from a pixel's largest channel, by largest (row) and smallest channel (column)."""
+    """Return factors for distances from the largest channel, by a pixel's largest (row) and smallest (column) level."""
     largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
     saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
     wanted = np.clip(saturation * factor + offset, 0, 1)

@@ -144,7 +144,7 @@ def smoothing_basis(length: int, sigma: float) -> Basis:
 
 @compiled
 def _smooth_by_basis(noise: FloatImage, rows: Basis, columns: Basis, out: FloatImage) -> None:
-    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns``; not with BLAS, whose sums depend on its threads."""
+    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns``; not with BLAS: its sums depend on its threads."""
     height, width = noise.shape
     spectrum = np.zeros((rows.shape[0], columns.shape[0]), dtype=np.float32)
     line = np.empty(width, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Which categories of a COCO file a detector is trained on and evaluated for, and which objects it ignores."""
+"""The categories of a COCO file that a detector is trained on and evaluated for, and the objects that it ignores."""
 
 from __future__ import annotations
 

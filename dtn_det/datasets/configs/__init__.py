@@ -1,1 +1,1 @@
-"""The data sets that a config names, checked against its model before anything runs."""
+"""Checks of the data sets that a config names against its model, before anything runs."""

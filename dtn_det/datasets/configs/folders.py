@@ -90,7 +90,7 @@ def folder_fault(cfg: Mapping[str, Any], folder: str) -> str:
     """Return why a config cannot be trained or tested with a folder of class folders.
 
     Args:
-        folder: The folder of class folders, in place of every such folder that the config names.
+        folder: The folder of class folders, which replaces every such folder of the config.
 
     Returns:
         The reason in one sentence; empty if the folder fits, or if the config's data sets are not class folders.
@@ -141,7 +141,7 @@ def _check_sets(
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A data set in a config of mmpretrain whose classes are numbered by its folders or by its type.
+    """A data set of a config of mmpretrain. The classes are numbered by the folders, or by the type of the data set.
 
     Attributes:
         loader: Key of its dataloader, such as ``"train_dataloader"``.

@@ -36,7 +36,7 @@ _SHOWN = 5
 _PASSED_OVER = "{file that does not end like an image was|files that do not end like images were} passed over"
 # How many entries of a folder are enough to recognise its kind, and how many items represent a long list.
 _ENOUGH, _SAMPLES = 64, 8
-# A limit on the depth, because links may lead in circles.
+# Largest depth of folders that are searched. Without a limit, links in a circle would make the search endless.
 _DEEPEST = 8
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class OtherFiles:
 def mask_remarks(paths: Iterable[str], where: object) -> tuple[Remark, ...]:
     """Return a remark on images that are named like masks of other images, such as ``1_mask.png`` beside ``1.png``.
 
-    Only the user knows whether they are masks, so they are kept as images.
+    Only the user knows whether these images are masks, so they are not left out.
     """
     stems = {os.path.splitext(path)[0]: path for path in paths}
     masks = [path for stem, path in stems.items() if (match := _MASK.fullmatch(stem)) and match[1] in stems]
@@ -275,12 +275,12 @@ def square_side(sizes: frozenset[tuple[int, int]]) -> int | None:
 
 
 def inner_folders(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    """Find folders of images inside class folders, and the class folders that hold images beside such folders.
+    """Find folders of images inside class folders, and class folders that hold images beside such inner folders.
 
     Returns:
-        Sorted paths within ``root``, such as ``'a/airfield'``, or ``'a'`` if the class folder ``a`` has images of its
-        own beside those of inner folders. The result is empty if the images of each class folder lie in one folder, as
-        in the training set of Tiny-ImageNet, because then no class is made of several folders.
+        Sorted paths within ``root``: ``'a/airfield'`` for an inner folder, and ``'a'`` if the class folder ``a`` also
+        has images of its own. The result is empty if no class has images in several folders, as in the training set of
+        Tiny-ImageNet.
     """
     found: list[str] = []
     num_classes = 0

@@ -339,7 +339,7 @@ def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _listed_classes(root: Path) -> tuple[str, ...]:
-    """Read the classes in the ``wnids.txt`` of Tiny-ImageNet, which lies beside its splits."""
+    """Read the classes in Tiny-ImageNet's ``wnids.txt``, a file that lies beside the folders of the splits."""
     for folder in (root, root.resolve().parent):
         path = folder / "wnids.txt"
         names = path.read_text(errors="replace").split() if path.is_file() else []

@@ -142,7 +142,7 @@ def _call(
     hw_shape: tuple[int, int],
     tensors: list[Tensor | None],
 ) -> None:
-    """Run ``dtn_{forward,backward}_{f32,f64}``; the tensors are in the order of its arguments."""
+    """Run ``dtn_{forward,backward}_{f32,f64}``; the tensors are in the order of the function's arguments."""
     if _LIBRARY is None:
         raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {_DETAIL}")
     function = getattr(_LIBRARY, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")

@@ -152,7 +152,7 @@ def gallery_data(report: Report, gallery: Gallery) -> Values:
     pair = [places[name] for one in gallery.disagreements[:1] for name in (one.worse, one.better)]
     return {
         "models": models,
-        # Models whose answers are shown at first: all if they are few, else the compared pair.
+        # Models whose answers are shown at first: all if they are few, else the compared pair, or else the first few.
         "shown": models if len(models) <= _SHOWN else pair or models[:_SHOWN],
         "images": [_image(image, places) for image in gallery.images],
         "disagreements": [

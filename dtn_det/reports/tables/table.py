@@ -200,8 +200,8 @@ def ranked(
 
     Args:
         direction: Which numbers are better; with ``none``, no number is marked.
-        reasons: For each model, why its numbers cover only a part of the data set; an empty text if they cover all of
-            it.
+        reasons: For each model, why its numbers cover only a part of the data set; an empty text if they cover the
+            whole data set.
     """
     reasons = reasons or [""] * len(cells)
     having = [place for place, cell in enumerate(cells) if isinstance(cell.value, float)]
@@ -297,7 +297,7 @@ def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> 
 
 
 def table_name(report: Report, section: Section, name: str, which: CorruptionSet = SETS[0]) -> str:
-    """Make the name of a table's files, which begins with the kind of results if the report has several kinds."""
+    """Make the name of a table's files. It begins with the kind of results if the report has several kinds."""
     kind = KIND_TITLES[section.kind].lower() if len(report.sections) > 1 else ""
     return "-".join(filter(None, (kind, name, "" if which == SETS[0] else which)))
 

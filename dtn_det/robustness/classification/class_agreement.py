@@ -121,7 +121,7 @@ def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
     """Check that a model has as many classes as the data.
 
     Args:
-        model: The model. If it does not say how many classes it has, its logits for one black image are counted.
+        model: The model. If its number of classes is unknown, its logits for one black image are counted.
 
     Raises:
         ValueError: The model has another number of classes.
@@ -135,10 +135,10 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     """Put a model's logits into the order of the data's classes, which are matched by name.
 
     Names are equal if they differ only in case, in blanks, dashes and underscores, or in how Unicode encodes a letter.
-    Names of different kinds (words, numbers or wnids) cannot be compared, so the order of the logits is kept. It is
-    also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
-    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). Names whose number is not the number of logits are left out.
-    The logits of a model without names are assumed to be in the order in which its training numbered class folders.
+    Names of different kinds (words, numbers or wnids) cannot be compared, so the order of the logits is kept. The order
+    is also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
+    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). If the number of names is not the number of logits, the names
+    are left out. The logits of a model without names are assumed to be in the order of the class folders in training.
 
     Returns:
         The model, with reordered logits if the orders differ, and remarks about what was decided.
@@ -173,7 +173,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         return model, _contradicted(model, classes, their_names, our_names)
     missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]
     if missing and classes.images.labels.classes == "labels":
-        # Labels in a file are numbers, and the model may have other names for their classes, so keep the order.
+        # The data name classes by numbers, and the model may have other names for them, so keep the order.
         return model, ()
     if missing or len({*their_names}) < len(their_names):
         more = [name for name, plain in zip(theirs, their_names, strict=True) if plain not in our_names]

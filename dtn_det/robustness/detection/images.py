@@ -1,4 +1,4 @@
-"""The dataset whose items worker processes make: one image under every cell, after the detector's test pipeline.
+"""The data set of a sweep. Worker processes make its items: an image under every cell, after the test pipeline.
 
 A cell is a corruption at a severity, or the clean image.
 """

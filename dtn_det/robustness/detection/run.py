@@ -253,7 +253,8 @@ def versions() -> dict[str, str]:
 def take_new_annotations(
     folder: Path, manifest: StoreManifest, data: DetectionData, say: Callable[[str], None] = lambda text: None
 ) -> bool:
-    """Replace a store's annotations by this run's if nothing else differs. The detections in the store stay valid.
+    """Replace the annotations of a store by those of this run if nothing else differs. Detections in the store stay
+    valid.
 
     Args:
         folder: Folder of a store, or one that is to become a store.
@@ -289,7 +290,7 @@ def _others(found: StoreManifest, wanted: StoreManifest) -> list[str]:
 
 
 def _images_hash(store: Store, data: DetectionData) -> str:
-    """Return the hash of the images alone, for a store whose manifest lacks it; empty if the images have changed."""
+    """Return the hash of the images without annotations, for stores that lack it; empty if images have changed."""
     truth, sizes = CocoTruth.of(store), data.file_sizes()
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""

@@ -49,8 +49,8 @@ class StoreManifest:
         unit_size: Number of images whose records are written together, as one unit.
         protocol: What else the numbers depend on, by name.
         format: Version of the format of the files.
-        remarks: What the readers of the data left out, filled in or decided. Runs do not compare it, because the hash
-            of the data already tells data sets apart and stores of earlier versions have no remarks.
+        remarks: What the readers of the data left out, filled in or decided. Runs do not compare remarks, because the
+            hash of the data already tells data sets apart, and stores of earlier versions have no remarks.
         recognised: What the folder of the data was recognised as, by name, such as ``dataset``. Runs do not compare it
             either.
         images_hash: Hash of the images without their annotations, which is what detections depend on. Empty for

@@ -120,7 +120,7 @@ def line_ends(side: int, angle: float, variation: float, uniforms: npt.NDArray[n
 def apply_lines(image: ByteImage, drawn: Lines) -> ByteImage:
     """Draw lines over a square image."""
     out = image.copy()
-    # A line spans at most 2 * side + 1 rows and columns, and sets at most three pixels for each of them.
+    # A line spans at most 2 * side + 1 rows and columns, and sets at most three pixels per row and column.
     places, shares = np.empty((8 * len(image) + 8, 2), np.int64), np.empty(8 * len(image) + 8)
     for row, column, last_row, last_column in drawn.ends:
         _draw_line(out, row, column, last_row, last_column, places, shares)

@@ -93,7 +93,7 @@ def apply_inverse_sparkles(image: ByteImage, sparkle: InverseSparkle) -> ByteIma
 
 
 def _closed(rays: Floats) -> Floats:
-    """Append the first two rays again, so that the last ray has a next one."""
+    """Append the first two rays again, so that the last ray has a successor."""
     return np.concatenate((rays, rays[:2])).astype(np.float32)
 
 

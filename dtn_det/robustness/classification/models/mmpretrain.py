@@ -95,7 +95,7 @@ def load_mmpretrain(
 
 
 def _num_classes(model: Any) -> int | None:
-    """Return the number of classes of the head; None if the head does not state it, so that its logits are counted."""
+    """Return the number of classes of the head; None if it is unknown, so that the logits are counted."""
     number = getattr(getattr(model, "head", None), "num_classes", None)
     return number if isinstance(number, int) else None
 
