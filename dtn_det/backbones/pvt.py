@@ -22,8 +22,8 @@ from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.errors import InputError
 
-# Numbers of groups of DTN that its authors use for the widths 64, 128, 320 and 512. They differ from the numbers of
-# heads, 1, 2, 5 and 8.
+# DTN's authors use these numbers of groups for the widths 64, 128, 320 and 512. They differ from the numbers of heads,
+# 1, 2, 5 and 8.
 AUTHORS_GROUPS = (4, 4, 5, 8)
 
 

@@ -99,7 +99,7 @@ class Fit:
         )
 
     def cause(self) -> str:
-        """Return the likely reason as a sentence; empty if none is known."""
+        """Return the likely cause of the misfit as a sentence; empty if none is known."""
         if self.biases:
             return f"The file has biases that are not zero ({some(self.biases, _SHOWN)}), and the model none there."
         if self.structure is not None:
@@ -132,7 +132,7 @@ class Fit:
         return ""
 
     def advice(self) -> str:
-        """Return advice if no other model or config would help; empty if another model or config may fit."""
+        """Return advice if no other model or config would fit either; empty if another model or config may fit."""
         if self.structure is not None:
             return ""
         if self.other_names and not self.misshapen and not self.biases:
@@ -203,7 +203,7 @@ class Fit:
 def compare_weights(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], buffers: Iterable[str] = (), optional: Iterable[str] = ()
 ) -> Fit:
-    """Compare a state dict with that of a model.
+    """Compare a state dict with the state dict of a model.
 
     Some differences are allowed, because outputs do not depend on them. Buffers that models compute themselves may be
     missing or left over. Modules that exist only in training may be left over. If the model has several names for one
@@ -219,7 +219,8 @@ def compare_weights(
     # Some wrappers add their name in `named_buffers()` but not in state dicts, so only the ends of names are compared.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # If the model has norms with options too, the file may hold the same norms under other names, so none is reported.
+    # If the model has norms with options too, the file may hold the same norms under other names, so `others` stays
+    # empty.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))

@@ -48,7 +48,7 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointNotFoundError: There is no such file.
         CheckpointError: The scheme is not supported, or the URL cannot be fetched. The file is damaged, is one of
             several parts, or is in the format of another library. It holds objects other than tensors and plain data.
-        ImportError: The file is a ``.safetensors`` one, and the safetensors package is not installed.
+        ImportError: The file is in the safetensors format, and the safetensors package is not installed.
     """
     path = _local_path(os.fspath(source))
     if path.is_dir():

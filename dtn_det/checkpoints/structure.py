@@ -105,7 +105,7 @@ def _known(unexpected: tuple[str, ...], missing: tuple[str, ...]) -> Iterator[tu
 
 
 def _may_be_same(one: str, other: str) -> bool:
-    """Return whether two names can be the same module under the names of two libraries."""
+    """Return whether two libraries may have given these two names to the same module."""
     first, second = _role(one), _role(other)
     return first == second or (not (first and second) and not {first, second} & _OF_THEIR_OWN)
 
@@ -121,7 +121,7 @@ def build_advice(name: str, num_classes: int, source: str, arguments: Mapping[st
         name: The name of the model in timm.
         num_classes: Number of classes of the model.
         source: The checkpoint.
-        arguments: Arguments of ``timm.create_model`` beside the number of classes.
+        arguments: Arguments of ``timm.create_model`` besides the number of classes.
     """
     told = ", ".join(f"{key}={value!r}" for key, value in {"num_classes": num_classes, **arguments}.items())
     return (

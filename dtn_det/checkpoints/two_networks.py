@@ -46,11 +46,11 @@ _IN_PARALLEL = re.compile(r"(^|\.)module\.")
 
 @dataclass(frozen=True)
 class Relation:
-    """How two sets of weights relate, by their names.
+    """How two sets of weights relate.
 
     Attributes:
-        meant: The set that is evaluated unless the other kind is asked for.
-        average: The set that is an average of the other; empty if neither is.
+        meant: Name of the set that is evaluated unless the other kind is asked for.
+        average: Name of the set that is an average of the other set; empty if neither is.
     """
 
     meant: str

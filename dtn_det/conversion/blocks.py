@@ -76,7 +76,7 @@ def block_around(name: str, blocks: dict[str, TransformerBlock]) -> TransformerB
 
 
 def stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, TransformerBlock | None]) -> dict[str, int]:
-    """Map each block's path to the number of channels of its outermost norm, or of the first of several outermost."""
+    """Map each block's path to the number of channels of its outermost norm, the first if there are several."""
     outermost: dict[str, tuple[int, int]] = {}
     for name, norm in norms.items():
         block = block_of[name]

@@ -330,7 +330,7 @@ def has_grid_hooks(model: nn.Module) -> bool:
 
 
 def tokens_behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
-    """Return the number of tokens behind those of the grid: suffix tokens and padding."""
+    """Return the number of tokens behind the grid: suffix tokens and padding."""
     surplus = _side(x.shape[1]) - grid[0] * grid[1]
     return surplus - extra.prefix if surplus else 0
 

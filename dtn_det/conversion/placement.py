@@ -119,7 +119,7 @@ class _Seen(Exception):  # noqa: N818
 
 
 class _Tap:
-    """Runs a model up to a norm, and records the tokens that enter its block, in the order that the norm expects."""
+    """Runs a model up to a norm, and records the tokens that enter the norm's block, in the order for the norm."""
 
     def __init__(self, model: nn.Module, where: VerifyPlaces) -> None:
         self._model = model
@@ -141,7 +141,7 @@ class _Tap:
             handle.remove()
 
     def tokens(self, arguments: Mapping[str | int, Any]) -> tuple[Tensor, Grid] | None:
-        """Return tokens `(1, N, C)` that end with the grid's, and the grid; None if the block has another input."""
+        """Return tokens `(1, N, C)`, with the grid's tokens last, and the grid; None if the block has another input."""
         self._found = self._stream = None
         args = [value for key, value in arguments.items() if isinstance(key, int)]
         try:

@@ -15,7 +15,7 @@ MANIFEST = "corruptions.json"
 MANIFEST_VERSION = 1
 # Entries that trees of earlier versions lack.
 _ADDED = ("classes",)
-# A tree may be continued with another limit.
+# Entries that are not compared: a tree may be continued with another limit.
 _NOT_COMPARED = ("limit",)
 
 
@@ -86,6 +86,6 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def _engines(stored: str, wanted: str) -> str:
-    """Return advice to continue a tree with its engine; empty if the current engine makes the same images."""
+    """Return advice to continue a tree with its former engine; empty if the current engine makes the same images."""
     changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
     return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

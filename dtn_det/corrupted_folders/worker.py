@@ -1,4 +1,4 @@
-"""All corrupted files of one image, how they are encoded, and the processes that write them."""
+"""Writing of corrupted files: all files of one image, the encoding of a file, and worker processes for many images."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Corruptor:
 
     @property
     def identity(self) -> str:
-        """The line that is stored with results, so that results of different settings are not compared."""
+        """The settings as one line, stored with results, so that results of different settings are not compared."""
         common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
             return str(Identity(*common, package=imagecorruptions_backend.version()))
@@ -123,7 +123,7 @@ class Corruptor:
 
     @classmethod
     def from_identity(cls, identity: str, frost_folder: Path | str | None = None) -> Corruptor:
-        """Build the corruptor that made the images of a store, also with an earlier version of the engine.
+        """Build the corruptor that made the images of a store, even if this was an earlier version of the engine.
 
         Args:
             identity: The line of :attr:`identity` in the store.

@@ -1,8 +1,8 @@
 """Choose a random part of a data set's images that is the same in every run.
 
 The seed, and the path or id of an image, decide whether a part holds the image. A smaller part is contained in any
-larger part. Stores keep the number and the seed but not the list of images. The texts that are hashed below must
-therefore never change, or stored runs could not be continued.
+larger part. Stores record the number of images and the seed, but not the list of images. The texts that are hashed
+below must therefore never change, or stored runs could not be continued.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = 
 
 
 def is_intact(root: Path, spec: DatasetSpec) -> bool:
-    """Return whether a folder holds exactly the set of these settings, undamaged."""
+    """Return whether a folder holds the complete and undamaged set for these settings."""
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         if (manifest["version"], manifest["spec"]) != (GENERATOR_VERSION, asdict(spec)):

@@ -60,7 +60,7 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
 
 
 def prepare_data(root: Path, spec: DatasetSpec, add_stage: AddStage) -> None:
-    """Write the detection set, unless the folder holds it already and it is undamaged."""
+    """Write the detection set, unless the folder already holds an undamaged copy."""
     total = spec.num_train + spec.num_val
     if is_intact(root, spec):
         add_stage("Drawing the images", total, done=total, note="reused")

@@ -89,7 +89,7 @@ def run_models(models: Sequence[str], plan: Plan, layout: Layout, on_progress: C
 
 @contextlib.contextmanager
 def _started(model: str, plan: Plan, layout: Layout) -> Iterator[subprocess.Popen[str]]:
-    """Start the process of a model; at the end of the block it is stopped."""
+    """Start the process of a model, and stop the process at the end of the block."""
     layout.log(model).parent.mkdir(parents=True, exist_ok=True)
     with layout.log(model).open("a") as log:
         process = subprocess.Popen(
@@ -228,7 +228,7 @@ def evaluated(layout: Layout, model: str, plan: Plan) -> int:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the complete checkpoint of the latest epoch, or None."""
+    """Return the complete checkpoint of the latest epoch; None if no checkpoint is complete."""
     found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
     return next((path for path in reversed(found) if is_whole(path)), None)
 

@@ -41,8 +41,8 @@ def corruptions_of(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[st
     """Return the corruptions of a set in the order of the benchmark's tables.
 
     Args:
-        name: `benchmark` for the corruptions that the benchmark's mean is over, `extra` for the benchmark's other
-            corruptions, or `all`.
+        name: `benchmark` for the corruptions over which the benchmark's mean is taken, `extra` for the benchmark's
+            other corruptions, or `all`.
         catalog: The corruptions of the benchmark.
 
     Raises:
@@ -59,7 +59,7 @@ def metric_name(metric: str, corruptions: CorruptionSet) -> str:
 
 
 def all_cells(corruptions: CorruptionSet, catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[Cell, ...]:
-    """Return every corrupted cell of a set of a benchmark, in the order of its tables."""
+    """Return all corrupted cells of one of a benchmark's sets, in the order of the benchmark's tables."""
     return tuple(Cell(name, severity) for name in corruptions_of(corruptions, catalog) for severity in SEVERITIES)
 
 

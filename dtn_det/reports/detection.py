@@ -71,8 +71,8 @@ def numbers_of_stores(
 
     Args:
         replicates: Number of bootstrap replicates; 0 for no intervals.
-        processes: Number of processes that evaluate at the same time if there is enough to do; they import the main
-            module.
+        processes: Number of processes that evaluate at the same time if there is enough to do. Each process imports the
+            main module.
 
     Raises:
         StoreError: A model has no image that could be read, or its records are damaged.

@@ -99,13 +99,13 @@ def _advice(store: Store, report: Report) -> list[str]:
 
 
 class SweepPrinter:
-    """Prints the results of each set of a run of classifiers when it is evaluated.
+    """Prints the results of classifiers on each data set as soon as the set is evaluated.
 
     Args:
         baseline: See :func:`sweep_report`.
 
     Attributes:
-        printed: Whether a set was printed, which is so in the first process alone.
+        printed: Whether a set was printed. Only the first process prints.
         left_out: Whether an image could not be read and was left out of some numbers.
     """
 
@@ -128,7 +128,7 @@ class SweepPrinter:
 
 
 def _print_drop(console: Console, report: Report, twin: Report, dataset: str) -> None:
-    """Print the error of each model on a set and on the clean images of the same classes."""
+    """Print the error of each model on a data set and on the clean images of the same classes."""
     on_set, on_twin = (Numbers.of(each, each.sections[0]) for each in (report, twin))
     for model in report.models:
         shifted, clean = (numbers.get(model.name, "benchmark", "error", CLEAN[0]) for numbers in (on_set, on_twin))

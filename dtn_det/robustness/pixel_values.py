@@ -45,7 +45,7 @@ def check_unit_range(mean: Sequence[float], std: Sequence[float], where: str, ad
 def small_for_bytes(settings: Any, where: str) -> tuple[Remark, ...]:
     """Return a remark if the mean or deviation in a ``data_preprocessor``, which gets pixels from 0 to 255, is small.
 
-    A model that was trained with the same values is evaluated rightly with them, so they are not refused.
+    Small values are not refused, because a model must be evaluated with the values that it was trained with.
 
     Args:
         settings: The settings of the ``data_preprocessor`` of a config of OpenMMLab.

@@ -1,9 +1,9 @@
 """Random expressions of ListOps, following the rules of the Long-Range Arena (Tay et al., arXiv:2011.04006).
 
 An argument is an operator with probability 1/4 if the tree may grow deeper, and otherwise a digit. An operator has 2 to
-``max_args`` arguments. All choices are uniform. The Arena draws whole trees and keeps those of the wanted length. Here
-a tree is drawn level by level, the numbers of arguments first, and most trees of another length are abandoned after a
-few random numbers. The distribution is the same, because all choices are independent.
+``max_args`` arguments. All choices are uniform. The Arena draws whole trees and keeps the trees of the wanted length.
+Here a tree is drawn level by level, the numbers of arguments first, and most trees of another length are abandoned
+after a few random numbers. The distribution is the same, because all choices are independent.
 """
 
 from __future__ import annotations

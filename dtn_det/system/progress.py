@@ -93,7 +93,7 @@ def meter(console: Console, title: str, total: int, unit: str, log_seconds: floa
 
 
 class _Count:
-    """The state of a stage. Its speed excludes steps that were finished before its time began."""
+    """The state of a stage. The speed excludes steps that were finished before its clock started."""
 
     def __init__(self, total: int | None, unit: str, *, begun: bool) -> None:
         self.total, self.unit, self.begun = total, unit, begun

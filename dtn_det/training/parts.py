@@ -1,4 +1,4 @@
-"""Parts of classifiers that mmpretrain lacks, for use in configs; this module is imported when one is built."""
+"""Parts of classifiers that mmpretrain lacks. This module is imported when a config builds one of these parts."""
 
 from __future__ import annotations
 

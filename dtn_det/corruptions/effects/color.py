@@ -24,7 +24,7 @@ def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Add to V of HSV. Hue and saturation stay, so all channels of a pixel are multiplied by the same factor."""
+    """Add an offset to V of HSV. As H and S stay, all channels of a pixel are multiplied by the same factor."""
     (offset,) = settings.parameters
     corrupted = np.empty_like(image)
     _look_up(image.reshape(-1, 3), _brightness_table(offset), corrupted.reshape(-1, 3))

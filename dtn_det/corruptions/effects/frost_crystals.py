@@ -1,4 +1,4 @@
-"""Drawings of ice on glass: needles, feathers, wrinkles and droplets, in shades for the caller to adjust."""
+"""Drawings of ice on glass: needles, feathers, wrinkles and droplets. Callers adjust the range of the shades."""
 
 from __future__ import annotations
 

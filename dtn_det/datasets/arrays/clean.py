@@ -45,7 +45,7 @@ class _LabelledFile:
 
 
 def list_rows(kind: str, root: Path, limit: int | None = None, limit_seed: int = 0) -> LabelledImages:
-    """List the images of a pair of arrays, of CIFAR's batches or of Parquet files by the numbers of their rows.
+    """List the images in a pair of arrays, in CIFAR's batches or in Parquet files. A row number identifies an image.
 
     Args:
         kind: ``'array_images'``, ``'batches'`` or ``'parquet'``.

@@ -94,7 +94,7 @@ class CocoReader:
         try:
             text = self.path.read_bytes()
             content = json.loads(text)
-            # Other readers accept only UTF-8 without a byte order mark.
+            # Other readers accept only UTF-8 without a byte order mark, so any other encoding counts as a change.
             self.changed = json.detect_encoding(text) != "utf-8"
         except (ValueError, RecursionError) as error:
             # A truncated file leaves an object, a list or a text open.
@@ -370,7 +370,7 @@ def _ends_early(text: bytes, error: Exception) -> bool:
     start = text.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start not in (b"{", b"["):
         return False
-    # Bytes of a character that was cut in half.
+    # The file ends within a character of several bytes.
     if isinstance(error, UnicodeDecodeError):
         return error.reason == "unexpected end of data"
     if not isinstance(error, json.JSONDecodeError):

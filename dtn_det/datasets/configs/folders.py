@@ -234,8 +234,8 @@ def check_trained_folders(
 ) -> tuple[Remark, ...]:
     """Check that mmpretrain numbers class folders as it did in the training of a checkpoint.
 
-    If folders and checkpoint have no class name in common, because one has wnids and the other has words, the check
-    passes. If the checkpoint has more or fewer names than the model has classes, its names are left out.
+    If the class names of folders and checkpoint have nothing in common, for example wnids and words, the check passes.
+    If the number of names in the checkpoint is not the model's number of classes, these names are left out.
 
     Returns:
         A remark if names were left out.
@@ -288,7 +288,7 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
 def _check_names(one: LabelledSet) -> None:
     """Check that the names of a set's classes are in the order of its folders.
 
-    If they have no name in common, because one has wnids and the other has words, the check passes.
+    If class names and folders have no name in common, for example words and wnids, the check passes.
     """
     if one.names is None or _same(one.names, one.folders):
         return

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, what else lies in it, and how large the images are.
+"""Find the image files of a folder, count its other files, and read the sizes of images.
 
 This module has the only list of extensions of image files. It counts the files that it skips, so that readers can
 report them.
@@ -25,7 +25,7 @@ SUFFIXES = (
 )
 """Extensions, in lower case, of the files that are read as images: all formats that Pillow reads."""
 
-# File browsers and archivers leave these behind.
+# Names of files and folders that file browsers and archivers leave behind.
 _LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
@@ -331,7 +331,7 @@ def nested(inner: Sequence[str]) -> tuple[str, ...]:
 
 
 def one_folder_per_class(inner: Sequence[str]) -> str:
-    """Return advice on how to make class folders of inner folders."""
+    """Return advice on how to turn inner folders into class folders."""
     first = nested(inner)[0]
     return f"lay them out as one folder per class, {first} as {first.replace('/', '_')}"
 

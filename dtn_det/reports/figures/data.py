@@ -153,7 +153,7 @@ class FigureData:
         return self.get(model, self.measure.cell, *CLEAN)
 
     def mean(self, model: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a model's mean over a corruption or group; over all corruptions with an empty scope. May be None."""
+        """Return a model's mean over a corruption or group, by default over all corruptions; None if there is none."""
         return self.get(model, self.measure.mean, scope, severity)
 
     def everywhere(self, name: str) -> bool:

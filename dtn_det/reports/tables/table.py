@@ -31,7 +31,7 @@ class TableCell:
 
     Attributes:
         value: The number or text; None for an empty cell.
-        interval: Ends of its interval, in the unit of the value; None without one.
+        interval: Ends of the confidence interval, in the unit of the value; None if there is no interval.
         note: A remark that must be read with the number, such as ``partial (3/5)``.
         decimals: Number of decimals if it differs from the column's, else None.
     """
@@ -50,7 +50,7 @@ class Column:
     Attributes:
         unit: Unit of its numbers, such as ``%`` or ``M``.
         decimals: Number of decimals of its numbers.
-        direction: Which numbers are better.
+        direction: Whether higher or lower numbers are better.
         span: Heading above this column and its neighbours; empty if there is none.
         arrow_on_span: Whether the arrow of the direction stands at the span, and not at the heading of the column.
         note: A remark that must be read with all its numbers.

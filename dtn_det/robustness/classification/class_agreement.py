@@ -36,8 +36,8 @@ class ClassSet:
 
     Attributes:
         images: The images, and the numbers and names of their classes.
-        clean: Folder of clean images, if one was given for a tree of corrupted images. Its class folders decide how the
-            classes are numbered. They may include classes that the tree lacks.
+        clean: Folder of clean images, if one was given for a tree of corrupted images. The class folders of ``clean``
+            decide how the classes are numbered, and may include classes that the tree lacks.
     """
 
     found: Recognised
@@ -46,7 +46,7 @@ class ClassSet:
 
     @property
     def number(self) -> int:
-        """Number of classes that a model must have: ImageNet's 1,000 if the data have a part of its classes."""
+        """Number of classes that a model must have: the data's, or ImageNet's if the data are a subset of ImageNet."""
         return _IMAGENET if self.images.labels.places else self.images.num_classes
 
     def fault(self, number: int, name: str) -> str:

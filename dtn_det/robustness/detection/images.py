@@ -61,7 +61,8 @@ class DetectionImages(Dataset[CellImages | BadImage]):
 
     Args:
         dataset: The data set of MMDetection, without a pipeline.
-        indices: For each image of the sweep, its index in the data set. The number of an image is its position here.
+        indices: For each image of the sweep, its index in the data set. The number of an image is its position in
+            ``indices``.
         sizes: Height and width of each image, as annotated.
         load: Steps of the test pipeline up to the one that loads the image.
         rest: Steps of the test pipeline after the one that loads the image.

@@ -253,8 +253,7 @@ def versions() -> dict[str, str]:
 def take_new_annotations(
     folder: Path, manifest: StoreManifest, data: DetectionData, say: Callable[[str], None] = lambda text: None
 ) -> bool:
-    """Replace the annotations of a store by those of this run if nothing else differs. Detections in the store stay
-    valid.
+    """Replace a store's annotations by those of this run if nothing else differs. The store's detections stay valid.
 
     Args:
         folder: Folder of a store, or one that is to become a store.
@@ -302,7 +301,7 @@ class DetectionTask:
     """The task of a sweep of a detector: see :class:`dtn_det.robustness.sweep.Task`.
 
     Attributes:
-        images: Dataset of which each item is one image under every cell (corruption and severity).
+        images: The data set. Each item is one image under every cell (corruption and severity).
         batch_size: Largest number of versions of one image that the model gets at once. There is one version for each
             cell.
         on_bad_image: `fail` to end the run, `record` to write down the reason and go on.

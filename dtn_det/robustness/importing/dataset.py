@@ -31,8 +31,8 @@ def find_dataset(
         decided.
 
     Raises:
-        InputError: The files state several data sets, one that is not in :data:`DATASETS`, or another one than the user
-            named.
+        InputError: The files state several data sets, one that is not in :data:`DATASETS`, or another data set than the
+            user named.
     """
     found = list(dict.fromkeys(name.strip().lower() for name in stated if name.strip()))
     where = f"{files[0]}{' and the files beside it' if len(files) > 1 else ''}"

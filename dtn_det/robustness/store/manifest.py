@@ -192,7 +192,7 @@ def _same_labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Return whether an earlier version may have numbered the folders of a store by the text order of their names.
 
-    The stores of that version do not hold what the folder of the data was recognised as.
+    Stores of that version have no entry ``recognised``.
     """
     kinds = {remark.get("kind") for remark in wanted.get("remarks", ())}
     classes = {one.get("protocol", {}).get("classes") for one in (found, wanted)}

@@ -105,7 +105,7 @@ def _class_names(
 ) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
     """Return the names of the classes in the checkpoint, else in the config, in the order of the logits.
 
-    If the checkpoint has more or fewer names than the model has classes, its names are left out, and a remark says so.
+    If the number of names in the checkpoint is not the number of classes, these names are left out, with a remark.
     """
     names, _ = checkpoint_classes(content)
     told: tuple[Remark, ...] = ()
