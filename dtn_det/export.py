@@ -251,7 +251,7 @@ def _export(
     onnx: bool,
     remarks: tuple[Remark, ...] = (),
 ) -> Exported:
-    """Write the files, compare the logits of timm's and of the ONNX file with the model's, and fill ``out``."""
+    """Write the files, compare their logits with the model's, and move the files into ``out``."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

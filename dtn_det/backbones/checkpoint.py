@@ -47,7 +47,7 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
         return None
     if (
         not isinstance(init_cfg, Mapping)
-        # MMDetection's own PVT configs have a checkpoint without a type.
+        # `type` is optional, because MMDetection's own PVT configs have a checkpoint without a type.
         or init_cfg.get("type", "Pretrained") not in ("Pretrained", PretrainedInit)
         or not isinstance(init_cfg.get("checkpoint"), str)
     ):
@@ -60,11 +60,14 @@ def load_pretrained(
 ) -> None:
     """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
 
-    The format is recognised by the keys. For Swin, the formats of its authors, timm (0.9 and later), mmpretrain and
-    MMDetection are supported. For PVT: of its authors and MMDetection. For PVTv2: of its authors, timm and MMDetection.
-    Each format may also have weights with DTN. From a whole detector, the keys under ``backbone.`` are taken.
-    Relative-position tables and position embeddings are resized if their sizes differ. Classifier heads, final norms
-    and class tokens are dropped. A checkpoint may lack:
+    The format is recognised by the keys. The supported formats, each also with DTN weights, are:
+
+    - for Swin: of its authors, of timm (0.9 and later), of mmpretrain, and of MMDetection;
+    - for PVT: of its authors, and of MMDetection;
+    - for PVTv2: of its authors, of timm, and of MMDetection.
+
+    From a whole detector, the keys under ``backbone.`` are taken. Relative-position tables and position embeddings are
+    resized if their sizes differ. Classifier heads, final norms and class tokens are dropped. A checkpoint may lack:
 
     - for each norm, the parameters that LayerNorm does not have (a weight or bias that only the checkpoint's norm has
       is dropped);

@@ -139,7 +139,7 @@ def check_checkpoint(path: str) -> str:
 
 
 def _is_old_format(file: Path) -> bool:
-    """Return whether a file may be a bare pickle of torch before 1.6. Only reading it shows whether it is complete."""
+    """Return whether a file may be a bare pickle of torch before 1.6, whose completeness only a full read can show."""
     with file.open("rb") as stream:
         return stream.read(1) == pickle.PROTO
 

@@ -1,4 +1,4 @@
-"""The average that LitEma keeps within a Lightning module, as latent-diffusion and taming-transformers write it.
+"""The average that LitEma stores in a Lightning module, as latent-diffusion and taming-transformers write it.
 
 LitEma is a module, mostly named ``model_ema``, with a buffer for each trained parameter, under the parameter's name
 without its dots: ``model_ema.blocks0norm1weight`` is the average of ``model.blocks.0.norm1.weight``. Buffers and frozen

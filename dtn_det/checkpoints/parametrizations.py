@@ -1,4 +1,4 @@
-"""Weights in parametrizations of PyTorch: weight normalization is folded, any other is refused by name."""
+"""Weights in parametrizations of PyTorch: weight normalization is folded, all others are refused with their names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from dtn_det.checkpoints.state_dict import StateDict, some
 from dtn_det.errors import CheckpointError
 
-# `torch.nn.utils.parametrizations.weight_norm` and `torch.nn.utils.weight_norm` store a weight as magnitude and
-# direction.
+# Names of magnitudes: `torch.nn.utils.parametrizations.weight_norm` and, second, `torch.nn.utils.weight_norm` store a
+# weight as magnitude and direction.
 _MAGNITUDE = re.compile(r"^(?P<module>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.original0$")
 _OLD_MAGNITUDE = re.compile(r"^(?P<module>(?:.*\.)?)(?P<name>[^.]+)_g$")
 _PARAMETRIZED = re.compile(r"^(?P<module>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<rest>.+)$")
@@ -27,14 +27,14 @@ _SHOWN = 3
 
 
 def fold_weight_norm(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[StateDict, tuple[str, ...]]:
-    """Replace the two parts of each weight under weight normalization by the weight, as PyTorch computes it.
+    """Replace magnitude and direction of each weight with weight normalization by the weight, as PyTorch does.
 
     The weight is ``g * v / norm(v)``, with the norm over the axes along which the magnitude ``g`` has length 1.
 
     Args:
         state: Names and tensors of a file. Magnitude and direction of ``X`` are ``parametrizations.X.original0`` and
             ``...original1``, or ``X_g`` and ``X_v`` as ``torch.nn.utils.weight_norm`` names them.
-        own: Names of the model. Parts that the model itself has are kept as parts.
+        own: Parameter names of the model. If the model itself has magnitudes and directions, these do not change.
 
     Returns:
         The state dict, and the names ``X`` of the folded weights.

@@ -79,10 +79,10 @@ class Chosen:
 def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None) -> Chosen:
     """Find the state dict of a checkpoint.
 
-    If a checkpoint has an average and plain weights, the average is taken, as timm does. If a checkpoint has several
-    networks, their names may show which one to load, see :mod:`dtn_det.checkpoints.two_networks`. MMEngine intends the
-    average too: its ``EMAHook`` saves the average under ``state_dict`` and the weights that the optimizer updates under
-    ``ema_state_dict``.
+    If a checkpoint has an average and plain weights, the average is taken, as timm does. MMEngine intends the average
+    too: its ``EMAHook`` saves the average under ``state_dict`` and the weights that the optimizer updates under
+    ``ema_state_dict``. If a checkpoint has several networks, their names may show which one to load, see
+    :mod:`dtn_det.checkpoints.two_networks`.
 
     Args:
         content: A state dict; or a dict with one, perhaps nested, under a key of :data:`PLAIN_PLACES` or
@@ -179,7 +179,7 @@ def _check_same_places(content: Mapping[str, Any]) -> None:
 
 
 def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
-    """Yield the keys and state dicts under unknown keys, without those of optimizers and other training data."""
+    """Yield unknown keys and their state dicts, without those of optimizers and other training data."""
     for key, value in content.items():
         key = str(key)
         if key in PLAIN_PLACES or key in AVERAGED_PLACES or key == _LIGHTNINGS or _OF_TRAINING_KEY.search(key.lower()):
@@ -275,7 +275,7 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 
     Args:
         state: Names and tensors of a file, in which a pruned weight ``X`` is stored as ``X_orig`` and ``X_mask``.
-        own: Names of the model. If the model is pruned itself, nothing is replaced.
+        own: Parameter names of the model. If the model itself is pruned, nothing is replaced.
 
     Returns:
         The state dict, and the names ``X`` of the pruned weights.
@@ -302,7 +302,8 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
     all weights of a module in one flat tensor.
 
     Args:
-        own: Names of the model. If the model itself has adapters or flat tensors, the state dict may have them too.
+        own: Parameter names of the model. If the model itself has adapters or flat tensors, the state dict may have
+            them too.
 
     Raises:
         CheckpointError: The state dict has an adapter, lacks values as with ZeRO-3, or has a flat tensor of FSDP.

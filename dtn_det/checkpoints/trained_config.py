@@ -17,8 +17,9 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
         content: A training checkpoint of MMEngine, with its config as text under ``meta``.
 
     Returns:
-        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`, without options that the config does not
-        set and the model decides. None if the checkpoint has no config, or the config has no norms of this package.
+        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`. Options that the model chooses, because the
+        config does not set them, are left out. None if the checkpoint has no config, or the config has no norms of this
+        package.
     """
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, Mapping) else None

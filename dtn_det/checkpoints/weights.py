@@ -104,7 +104,7 @@ class Weights:
         return self.chosen.place if self.chosen.aside else self.named.prefix
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Return remarks: which file and state dict was taken of several, pruned weights, and weight normalization."""
+        """Return remarks on the choice of file and state dict, on pruned weights, and on weight normalization."""
         found = (self._of_average, self._of_networks, self._of_pruning, self._of_weight_norm)
         return (*folder_remarks(source), *(remark for of_kind in found for remark in of_kind(source)))
 

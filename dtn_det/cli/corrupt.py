@@ -160,7 +160,7 @@ def _tell_size(console: Console, profile: str, path: Path) -> None:
     try:
         with Image.open(path) as image:
             remark = size_remark(profile, *image.size)
-    # An unreadable image is reported later, by the corruption itself.
+    # An unreadable image is reported when it is corrupted.
     except Exception:
         return
     if remark is not None:

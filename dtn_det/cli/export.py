@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.datasets.remarks import tell
     from dtn_det.export import export_classifier
 
-    # Standard output is for this command's results only, and mmpretrain and the exporter print too.
+    # Standard output is for this command's results only, but mmpretrain and the exporter print too.
     with contextlib.redirect_stdout(sys.stderr):
         size = None if args.image_size is None else (args.image_size[0], args.image_size[1])
         exported = export_classifier(

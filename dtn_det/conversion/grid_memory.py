@@ -33,7 +33,7 @@ class PatchLayout:
         grid: `(H, W)`, the same for all images; padding may follow the tokens of the grid. None if the images have no
             common grid.
         source: Names of the arguments from which the layout was read.
-        problem: What was found instead of a common grid, for error messages; empty if there is one.
+        problem: What was found instead of a common grid, for error messages; empty if there is a common grid.
     """
 
     grid: Grid | None
@@ -119,7 +119,7 @@ class GridMemory:
         return told.layout
 
     def record(self, host: str, width: int, grid: Grid, batch: int) -> None:
-        """Store the grid of the tokens, with `width` channels, that a host has made."""
+        """Store the grid of a host's tokens with `width` channels."""
         thread = current_thread()
         if _computes_again() and thread not in self.outermost:
             return

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dtn_det.conversion.grid_memory import Grid, GridMemory, PatchLayout
 from dtn_det.conversion.hosts.traits import arguments
 
-# Names of the arguments with the patch layout. timm's NaFlexVit has coordinates (B, N, 2) and validity (B, N), SigLIP 2
-# has grids (B, 2) and validity (B, N), and Idefics and related models have a map (B, H, W) of valid patches.
+# Names of the arguments with the patch layout. timm's NaFlexVit has coordinates (B, N, 2) and validity (B, N). SigLIP 2
+# has grids (B, 2) and validity (B, N). Idefics and related models have a map (B, H, W) of valid patches.
 _COORDINATES = "patch_coord"
 _SHAPES = "spatial_shapes"
 _VALID = ("patch_valid", "pixel_attention_mask")

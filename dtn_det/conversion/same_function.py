@@ -1,4 +1,4 @@
-"""Whether a norm computes LayerNorm's function, so that another norm can take its place."""
+"""Check whether a norm computes the function of LayerNorm, so that another norm can replace it."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def attachments(module: nn.Module, parts: frozenset[str] = frozenset()) -> str |
     if others:
         return f"has the parts {', '.join(others)}, which the new norm would not have"
     tensors = [*module._parameters, *module._buffers]
-    # BatchNorm also has buffers of running statistics, which are no reason not to replace it.
+    # BatchNorm also has buffers of running statistics, which do not prevent its replacement.
     more = [name for name in tensors if name not in _OWN_TENSORS and not isinstance(module, nn.BatchNorm1d)]
     return f"has the tensors {', '.join(more)} beyond weight and bias" if more else None
 
 
 def _settings(norm: nn.LayerNorm) -> list[tuple[str, str]]:
     """Return the names and values of the attributes in which norms of one class may differ."""
-    # Attributes with an underscore are those of nn.Module, or private counters.
+    # Skip attributes with an underscore: they belong to nn.Module or are private counters.
     own = {name: value for name, value in vars(norm).items() if not name.startswith("_")}
     without = [name for name, value in norm._parameters.items() if value is None]
     return [(name, repr(own[name])) for name in sorted(own) if name not in ("training", "normalized_shape")] + [

@@ -213,7 +213,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
 
 
 def rename_images(annotations: bytes, suffix: str) -> bytes:
-    """Return an annotation file with the extension of all file names of images replaced by ``suffix``."""
+    """Return an annotation file in which the file names of all images have the extension ``suffix``."""
     content = json.loads(annotations)
     for image in content["images"]:
         image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
@@ -250,7 +250,7 @@ def _name(file: CocoFile, text: str) -> PurePosixPath:
 
 
 def _key(number: Id) -> Key:
-    """Return an id as a key. Fractions become text, because keys are integers or texts."""
+    """Return an id as a key. Floats become text, because keys are integers or texts."""
     return str(number) if isinstance(number, float) else number
 
 

@@ -147,7 +147,7 @@ def list_tree(
 
 
 def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
-    """Return the text for stores on how images were selected, and whether the tree lacks some of the clean images."""
+    """Return how images were selected, as text for a store. The text also records if the tree lacks clean images."""
     if (taken := selection_name(limit, present, limit_seed)) != "all":
         return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
     if tree.num_images is None or present >= tree.num_images:
@@ -161,7 +161,7 @@ def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) ->
     """Return a remark with the number of clean images without a corrupted image in the tree; empty if there are none.
 
     Args:
-        clean: The clean images, each of which belongs to at most one image of the tree.
+        clean: The clean images. Each of them belongs to at most one image of the tree.
     """
     unused = clean.num_found - images.num_found
     if unused <= 0:

@@ -1,7 +1,7 @@
-"""The corruptions of ImageNet-C, and of ImageNet-C-bar and CIFAR-10-C-bar: faithful, reproducible and fast.
+"""The corruptions of ImageNet-C, ImageNet-C-bar and CIFAR-10-C-bar: faithful, reproducible and fast.
 
 Importing this package loads only the names of the corruptions. The engine compiles functions and needs the extra
-``corruptions``; it is imported when one of its names is first used.
+``corruptions``. The engine is imported when one of its names is first used.
 """
 
 from __future__ import annotations

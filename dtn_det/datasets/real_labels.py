@@ -54,7 +54,7 @@ def with_real_labels(images: LabelledImages, path: Path) -> LabelledImages:
     """Set the Real labels of ImageNet's validation images, and leave out images whose list is empty.
 
     Args:
-        images: Images with the numbers of ImageNet's classes, whose files are named ``ILSVRC2012_val_...``.
+        images: Images in files named ``ILSVRC2012_val_...``, labelled with ImageNet's class numbers.
         path: The file of the lists.
 
     Raises:

@@ -68,7 +68,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below the folder of a demonstration."""
+    """Paths of the files and folders of a demonstration."""
 
     root: Path
 

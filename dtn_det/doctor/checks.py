@@ -29,8 +29,7 @@ from dtn_det.doctor.probes import Outcome, run_probe
 Status = Literal["ok", "absent", "warning", "error"]
 
 MMCV_VERSION: Final = "2.3.6"
-# Pairs of distributions with the same import name. Files of the second overwrite those of the first, or the reverse,
-# depending on which was installed later.
+# Pairs of distributions with the same import name: the one installed later has overwritten files of the other one.
 RIVALS: Final = (
     ("onedl-mmcv", "mmcv"),
     ("onedl-mmcv", "mmcv-lite"),
@@ -88,7 +87,7 @@ def installed_versions() -> dict[str, str]:
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
-            # If a distribution is found several times, the first one on the path is imported.
+            # Store the version of the first distribution on the path, because Python imports this one.
             versions.setdefault(canonicalize_name(name), distribution.version)
     return versions
 
@@ -140,7 +139,7 @@ def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> 
 
 
 def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
-    """Check that torch sees the machine's GPU; ``driver`` is the version of the NVIDIA driver, `None` without one."""
+    """Check that torch sees the machine's GPU; ``driver`` is the NVIDIA driver's version, `None` without a driver."""
     if torch.error is not None:
         return Check("GPU", "warning", "unknown, since torch does not import")
     build, devices = torch.facts["cuda"], torch.facts["devices"]
@@ -193,7 +192,7 @@ def check_native(layers: Outcome) -> Check:
 def declared_requirements() -> tuple[str, ...]:
     """Return the requirements of this package with all extras, from the checkout or else from the metadata."""
     folder = source_folder()
-    # The metadata of an editable installation may be older than the checkout. Python 3.10 has no tomllib.
+    # Prefer the checkout: the metadata of an editable installation may be older. Python 3.10 has no tomllib.
     if folder is not None and sys.version_info >= (3, 11):
         read: Any = importlib.import_module("tomllib")
         project = read.loads((folder / "pyproject.toml").read_text())["project"]

@@ -121,7 +121,7 @@ def _pvt(backbone: Any, prefix: str) -> Iterator[Block]:
     stride = 1
     for stage, (patch_embed, layers, _) in enumerate(backbone.layers):
         stride *= _stride(patch_embed)
-        # A position embedding comes before the blocks in PVT, and not in PVTv2.
+        # Select blocks by their attention, because in PVT a position embedding precedes them.
         places = [place for place, module in enumerate(layers) if hasattr(module, "attn")]
         for index, place in enumerate(places):
             module = layers[place]

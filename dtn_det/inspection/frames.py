@@ -1,4 +1,4 @@
-"""The data of the figures of an inspection, as data frames."""
+"""Data frames with the data of an inspection's figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of an inspection: figures, tables, and a file of facts about what they were made from."""
+"""The folder of an inspection: figures, tables, and a JSON file with facts on model, checkpoint and image."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a path can be a folder for figures, before figures are computed for minutes.
+    """Check that a path can be a folder for figures, before the figures are computed, which takes minutes.
 
     Raises:
         InputError: The path is a file.

@@ -88,9 +88,9 @@ def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = N
 
 
 def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
-    """Make a learnable scale for each head, ``(num_heads,)``, on the device and of the dtype of ``like``.
+    """Make a learnable scale for each head, ``(num_heads,)``, with the device and dtype of ``like``.
 
-    All have the same initial value, which is ``dim_head ** -0.5`` in the paper.
+    All scales have the same initial value, which is ``dim_head ** -0.5`` in the paper.
     """
     return nn.Parameter(torch.full((num_heads,), value, device=like.device, dtype=like.dtype))
 

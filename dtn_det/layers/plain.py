@@ -19,7 +19,7 @@ class DTNParameters(NamedTuple):
 
     Attributes:
         coefficients: ``(G, 3)``, the positional coefficients; the columns are ``a_x``, ``a_y``, ``a_d``.
-        mean_gate: ``(G,)``, the logits of the gates of the mean; None if the mean is LayerNorm's alone.
+        mean_gate: ``(G,)``, the logits of the gates of the mean; None if only LayerNorm's mean is used.
         var_gate: ``(G,)``, the logits of the gates of the variance.
         weight: ``(C,)``, the scale of each channel.
         bias: ``(C,)``, the shift of each channel.

@@ -1,4 +1,4 @@
-"""The base class of all norms of tokens, and checks of the arguments of norms."""
+"""The base class of all token norms, and checks of the arguments of norms."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def _check(evaluator: Any) -> None:
 def _by_pair(
     coco: Any, images: Sequence[int], categories: Sequence[int]
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Group annotations by (category index, image index), each group in the order in which COCO's code reads it."""
+    """Group annotations by (category index, image index), each group in the order of COCO's code."""
     index = {category: place for place, category in enumerate(categories)}
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for place, image in enumerate(images):

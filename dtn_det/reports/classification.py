@@ -248,7 +248,7 @@ class _Computed:
         return self._defined(partial(classification_intervals, model), {name: model}, baseline, which)
 
     def differences(self, pair: Mapping[str, Samples], which: CorruptionSet) -> Intervals[Difference]:
-        """Return the differences of two models by name, second minus first, over a set of corruptions."""
+        """Return the differences between two models, second minus first, over a set of corruptions."""
         first, second = pair.values()
         baseline, _ = _paired(first, self.baseline)
         return self._defined(partial(classification_differences, first, second), pair, baseline, which)

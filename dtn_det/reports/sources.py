@@ -15,7 +15,7 @@ from dtn_det.robustness.importing import Imported, read_imported
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import StoreManifest
 
-# The norm in a model's name, `ln` or `dtn` for example, as a separate word.
+# Pattern of the norm in a model's name, such as `ln` or `dtn`, as a separate word.
 _NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)
 
 

@@ -22,8 +22,8 @@ class SweepOptions:
     """The options that sweeps of classifiers and of detectors have in common.
 
     Attributes:
-        corruptions: Names of corruptions, or of groups of them; empty for the clean images alone, and None for all
-            corruptions in the benchmark's mean.
+        corruptions: Names of corruptions or of groups of corruptions; empty for the clean images alone, and None for
+            all corruptions in the benchmark's mean.
         severities: Severities of each corruption, from 1 to 5.
         profile: Benchmark whose corruptions are applied; None for the benchmark that suits the data.
         seed: Seed of the corruptions' randomness.
@@ -37,8 +37,8 @@ class SweepOptions:
         unit_size: Number of images whose records are written together, as one unit.
         device: Where the models run, such as ``cpu``; None for a GPU where there is one.
         launcher: How the processes were started: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        weights: Which weights to load from a checkpoint with plain weights and an average. None for the average, but
-            for the weights under the model's names in checkpoints of mmcv 1.x's ``EMAHook``.
+        weights: Which weights to load from a checkpoint with plain weights and an average. None for the average; for
+            checkpoints of mmcv 1.x's ``EMAHook``, None for the weights under the model's names.
     """
 
     store: Path
@@ -73,7 +73,7 @@ class ClassificationOptions(SweepOptions):
             numbering from the folders.
         labels: File with the Real labels of ImageNet's validation images, see :mod:`dtn_det.datasets.real_labels`; None
             to use the classes of the folders.
-        partial: Whether to evaluate the present corruptions and severities if the corrupted images lack others.
+        partial: Whether to accept corrupted images that lack corruptions or severities.
         baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
             AlexNet if its published errors fit the data.
         jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.
@@ -97,7 +97,7 @@ class DetectionOptions(SweepOptions):
     """The options of `dtn-det mpc`.
 
     Attributes:
-        name: What reports call the model; None for the name of the config.
+        name: Name of the model in reports; None for the name of the config.
         data_root: Folder of the data set, in place of the config's.
         split: Dataloader of the config, ``test`` or ``val``.
         channel_order: Order of the colour channels in the images that are corrupted.

@@ -72,7 +72,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         self.head = nn.Sequential(nn.Linear(built.width, head_dims), nn.ReLU(), nn.Linear(head_dims, num_classes))
 
     def init_weights(self) -> None:
-        """Do nothing: transformers has initialised the weights when it built the model."""
+        """Do nothing: transformers initialised the weights when it built the model."""
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DataSample] | None = None, mode: Mode = "tensor"
@@ -168,9 +168,9 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
 
 
 class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
-    """A learning rate that decreases with the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
+    """A learning rate inversely proportional to the square root of the step: ``lr * sqrt(begin / step)``.
 
-    At ``begin``, where a linear warm-up ends, the rate is ``lr``, as set in the optimizer.
+    The schedule starts at ``begin``, where a linear warm-up ends. There the rate is ``lr``, as set in the optimizer.
 
     Args:
         begin: Step of the run at which the schedule starts, at least 1. Shorter runs never start it.

@@ -13,8 +13,8 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """Compile a function with numba at its first call. Later processes read the machine code from the cache.
 
-    The compiled code runs without Python's lock. It may fuse multiplications with additions, but it does not reorder
-    sums, so results do not depend on how the function is called.
+    The compiled code runs without Python's global interpreter lock. It may fuse multiplications with additions, but it
+    does not reorder sums, so results do not depend on how the function is called.
     """
     numba = require("numba", "corruptions")
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function))

@@ -1,7 +1,7 @@
 """Change a config as the arguments of `tools/train.py` or `tools/test.py` demand, and build the Runner.
 
-Building a model takes minutes, so all mistakes in the arguments are found before. They are raised as
-`FileNotFoundError` or `InputError` with a message that says what to do.
+Building a model takes minutes, so the arguments are checked before. Mistakes are raised as `FileNotFoundError` or
+`InputError` with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -246,8 +246,8 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
 def enable_tta(cfg: Config) -> None:
     """Change a config so that testing merges the boxes of augmented views.
 
-    If the config has `tta_model` and `tta_pipeline`, these are used. Otherwise the model gets each image and its mirror
-    image, and non-maximum suppression merges the boxes.
+    The config may set `tta_model` and `tta_pipeline`. By default, the model gets each image and its mirror image, and
+    non-maximum suppression merges the boxes.
 
     Args:
         cfg: Config with a `test_dataloader`; changed in place.

@@ -17,7 +17,7 @@ from dtn_det.layers import ShiftedPatchTokenization
 
 
 def tokenization_of(part: Any) -> ShiftedPatchTokenization:
-    """Make the layer that replaces a patch embedding or a patch merging, and its norm.
+    """Make the layer that replaces a patch embedding or patch merging together with its norm.
 
     Args:
         part: ``PatchEmbed`` or ``PatchMerging``. Both return tokens and their grid, as the new layer does.

@@ -213,8 +213,7 @@ def _fitting_texture(folder: Path | str | None, number: int, height: int, width:
     if not profile.original:
         scale *= max(height / rows, width / columns, 1)
     elif round(rows * scale) <= height or round(columns * scale) <= width:
-        # The original generators do not enlarge textures that are smaller than the image, because they had no such
-        # images.
+        # The original generators do not enlarge such textures, because all their images were smaller.
         scale = max((height + 1) / rows, (width + 1) / columns)
     if scale == 1:
         return texture

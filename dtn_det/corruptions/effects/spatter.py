@@ -28,7 +28,7 @@ def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
     noise = np.empty((height, width), np.float32)
     bits = settings.stream.bits((noise.size + 1) // 2).view("<u2")
     _look_up(_normal_quantiles(mean, deviation), bits, noise.reshape(-1))
-    # Only 0.3 % of the weight is beyond three sigmas.
+    # Truncate the filter at three sigmas: only 0.3 % of the weight is beyond.
     liquid = gaussian_filter(noise, sigma, truncate=3)
     spattered = np.empty_like(image)
     if mud:
@@ -36,7 +36,7 @@ def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
         return spattered
     thickness = _water(liquid, threshold)
     thickest = int(thickness.max())
-    # If there is no drop, the image does not change.
+    # Without drops, `thickest` is 0 and the image does not change.
     _splash_water(image, thickness, WATER * np.float32(last / thickest if thickest else 0), spattered)
     return spattered
 

@@ -24,8 +24,8 @@ from dtn_det.errors import AnnotationError
 class CocoFile:
     """The content of a COCO annotation file.
 
-    Rows also contain all other keys of the file. Ids are as in the file: integers of any size, texts, or fractions; see
-    :func:`dtn_det.datasets.coco.values.evaluation_ids`.
+    Each row also contains its other keys in the file. Ids are as in the file: integers of any size, texts, or
+    fractions; see :func:`dtn_det.datasets.coco.values.evaluation_ids`.
 
     Attributes:
         images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;

@@ -1,4 +1,4 @@
-"""Compare the sizes that COCO files give for images with the images' sizes and EXIF orientations."""
+"""Compare the image sizes in COCO files with the real sizes and EXIF orientations of the images."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Orientations:
         swapped: Images with an EXIF orientation that are read with the annotated width as height and the annotated
             height as width.
         other: Images whose annotated size is neither the size of their file nor that size with the sides swapped.
-        undecided: Images with an EXIF orientation that does not change the size, so that only their boxes could tell
-            how they are annotated.
+        undecided: Images with an EXIF orientation that does not change the size, so that only their boxes can show the
+            annotated orientation.
         agreeing: Number of images with an EXIF orientation that are read with their annotated size.
     """
 

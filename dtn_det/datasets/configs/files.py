@@ -29,7 +29,7 @@ into parsing the JSON. Such a file is reported as unchecked, and is read only if
 
 
 def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[str]) -> tuple[Remark, ...]:
-    """Check that the COCO files of a run can be read and that their images are there.
+    """Check that the COCO files of a run can be read and that their images exist.
 
     MMDetection fails on some files that :mod:`dtn_det.datasets.coco` accepts, such as files with an object without an
     area. In this case, a corrected copy is written, and the data sets and evaluators of the config are changed to use
@@ -98,7 +98,7 @@ def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
 
 
 def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
-    """Read a data set's file, and check that it has objects and that its images are there."""
+    """Read a data set's file, and check that it has objects and that its images exist."""
     folder = _image_folder(settings)
     file = read_coco_file(path, folder, wanted_classes(where, settings))
     file.check_objects()

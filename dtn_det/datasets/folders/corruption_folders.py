@@ -91,7 +91,7 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 
 def benchmark_of(names: Sequence[str]) -> str:
-    """Return the name of another benchmark that has one of these corruptions; empty if no benchmark has."""
+    """Return the name of another benchmark that has one of these corruptions; empty if there is no such benchmark."""
     # Names may be paths such as fog/6, so each part of a path is looked up.
     found = {normalized(part) for name in names for part in name.split("/")}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
@@ -124,7 +124,7 @@ def one_catalog(names: Sequence[str], words: Sequence[str] | None, root: Path, *
             have.
 
     Raises:
-        InputError: The set has corruptions of several benchmarks, and the user chose none of them.
+        InputError: The set has corruptions of several benchmarks, and the user chose none of the benchmarks.
     """
     catalogs = sorted(CATALOGS, key=lambda one: small and one is not CIFAR_C_BAR_CATALOG)
     for catalog in catalogs:

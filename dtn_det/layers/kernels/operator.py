@@ -150,7 +150,7 @@ def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple
 def needs_plain_form(grad_y: Tensor) -> bool:
     """Return whether only the plain form can run a backward pass.
 
-    Only the plain form can run a backward pass that is itself differentiated, or that runs for many ``grad_y`` at once
+    This is true for a backward pass that is itself differentiated, or that runs for many ``grad_y`` at once
     (``is_grads_batched=True``).
     """
     if torch.compiler.is_compiling():

@@ -118,7 +118,7 @@ def _plotly() -> tuple[str, str]:
 
 
 def _hash(script: str) -> str:
-    """Return the hash of the only script that the page's Content-Security-Policy allows."""
+    """Return the hash with which the page's Content-Security-Policy allows this script alone."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 

@@ -173,8 +173,8 @@ def _profile(manifest: StoreManifest) -> str:
 def image_side(manifest: StoreManifest) -> int | None:
     """Return the side in pixels of a store's square images, before the preprocessing of the models.
 
-    Stores of earlier versions contain the side only in the text of the protocol. None if the text does not contain it
-    either.
+    Stores of earlier versions contain the side only in the text of the protocol. The result is None if the side is
+    unknown.
     """
     if "side" in manifest.recognised:
         return int(manifest.recognised["side"])

@@ -44,7 +44,7 @@ def folder_name(name: str) -> str:
     safe = _UNSAFE.sub("_", name)
     if safe == name and len(name) <= _LONGEST_NAME and not name.startswith("."):
         return name
-    # A hash is added, because different names may have the same safe form.
+    # Add a hash, because different names may have the same safe form.
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{safe.lstrip('.')[:_LONGEST_NAME]}-{digest}"
 

@@ -134,8 +134,8 @@ def _refract(
             upright = 1 / np.sqrt(slope_y * slope_y + slope_x * slope_x + 1)
             y, x = float(row), float(column)
             if upright < 1 - 1e-3:
-                # Snell's law for a vertical ray: its sideways part after refraction is `aside` times that of the unit
-                # normal.
+                # Snell's law for a vertical ray: the horizontal component of the refracted ray is `aside` times that of
+                # the normal.
                 tilt = 1 - upright * upright
                 aside = np.sqrt(1 - tilt / (refraction * refraction)) - upright / refraction
                 y += np.round(aside * slope_y * upright * lens_scale * 1000) / 1000

@@ -131,7 +131,7 @@ def _load_stated(
 
     Returns:
         The model, the loaded weights and the stated settings. The model has the stated arguments, and also the stated
-        input size if the weights fit it. Without stated settings, it is the given model.
+        input size if the weights fit it. Without stated settings, the model is the given one.
     """
     content = read_checkpoint(checkpoint)
     stated = read_stated(checkpoint, content, name)
