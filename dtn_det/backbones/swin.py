@@ -85,11 +85,11 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
     * It loads every checkpoint format of :mod:`dtn_det.checkpoints.backbone_keys`, and accounts for every key.
 
     Args:
-        dtn_cfg: ``num_groups`` (an int, one int per stage, or, by default, ``'heads'`` for the attention heads of each
-            stage) and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (by
-            default the one in ``norm_cfg``). To start from LayerNorm weights, set ``dict(init='layernorm')``. ``type``
-            selects another norm of tokens instead of DTN, see :func:`dtn_det.layers.build_token_norm`; arguments that
-            only DTN has are then ignored.
+        dtn_cfg: ``num_groups``: an int, one int per stage, or, by default, ``'heads'`` for the attention heads of each
+            stage. Also DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (by
+            default the ``eps`` in ``norm_cfg``). To start from LayerNorm weights, set ``dict(init='layernorm')``.
+            ``type`` selects another norm of tokens instead of DTN, see :func:`dtn_det.layers.build_token_norm`;
+            arguments that only DTN has are then ignored.
         dtn_stages: Indices of the stages whose block norms become DTN; ``()`` keeps LayerNorm in all stages.
         shift_small_maps: Whether blocks with shifted windows also shift a map whose height or width is at most that of
             a window. MMDetection does, and so does this class by default. The classifiers of the authors, of timm and
@@ -190,6 +190,6 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         return tuple(outs)
 
     def _position_embedding(self, hw_shape: tuple[int, int]) -> Tensor:
-        """Return the position embedding ``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
+        """Return the position embedding ``(1, H * W, C)``, resized if its grid is not ``hw_shape``."""
         embedding: Tensor = self.absolute_pos_embed
         return embedding if hw_shape == self.position_grid else resize_grid(embedding, self.position_grid, hw_shape)

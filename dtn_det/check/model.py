@@ -71,7 +71,7 @@ class Target:
         """Build the model with random weights, even if its config names weights to load.
 
         Args:
-            num_classes: Number of classes of a model of timm; None for the number in its pretrained weights or folder.
+            num_classes: Number of classes of a timm model; None for the number in its pretrained weights or folder.
 
         Raises:
             InputError: Building the model fails.

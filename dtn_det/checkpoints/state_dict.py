@@ -298,8 +298,8 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
     """Check that a state dict holds each weight of a whole model as a separate tensor.
 
-    Adapters add to the weights of another file, DeepSpeed's ZeRO-3 stores the values in other files, and FSDP may join
-    all weights of a module in one flat tensor.
+    Adapters add to the weights of another file. DeepSpeed's ZeRO-3 stores the values in other files. FSDP may join all
+    weights of a module in one flat tensor.
 
     Args:
         own: Parameter names of the model. If the model itself has adapters or flat tensors, the state dict may have

@@ -87,7 +87,7 @@ def list_tree(
     limit_seed: int = 0,
     clean: LabelledImages | None = None,
 ) -> tuple[LabelledImages, list[str]]:
-    """List the images of a tree, which must be the same in all wanted cells.
+    """List the images of a tree; all wanted cells must have the same images.
 
     Args:
         classes: How classes are numbered, one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by

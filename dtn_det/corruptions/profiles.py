@@ -36,7 +36,7 @@ class Profile:
         jpeg_quality: Quality of the JPEG files of the benchmark; None if it was not published as JPEG files.
         catalog: The corruptions of the benchmark with their groups.
         original: True if the benchmark was made by its authors' generators, False for `imagecorruptions`. If True, the
-            elastic transform begins with a random affine map and has its parameters in pixels, zoomed layers are
+            elastic transform begins with a random affine map and has its parameters in pixels. Zoomed layers are then
             cropped around their centre, and pixelate uses a box filter also to enlarge.
         frost_scale: Factor by which the frost textures are resized before cropping, such as 1.1 for `imagecorruptions`.
         engine: First version of the engine that makes the pixels of this profile.

@@ -25,8 +25,8 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
     were resized and cropped before they were corrupted.
 
     The random pattern of an image depends on its ``img_id``, or if the data set has none, on its ``img_path`` within
-    ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both are independent of the place of the data and
-    of the order of images. ``dtn-det corrupt`` uses the same ids and paths.
+    ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. So it depends neither on the place of the data nor
+    on the order of images. ``dtn-det corrupt`` uses the same ids and paths.
 
     Required key: ``img``, in BGR as MMCV loads it, with whole numbers from 0 to 255 of any dtype. The result has the
     same dtype. Modified key: ``img``.

@@ -1,8 +1,8 @@
 """Check which packages are installed and whether they work, and find the commands that repair the faults.
 
 Each package is tried in a separate process, so that a crash becomes a line in the report. The status of a package is
-`absent` if it belongs to an extra that is not installed, which is no fault, and `error` if it is installed but does not
-work.
+`error` if it is installed but does not work. The status `absent` is no fault: the package belongs to an extra that is
+not installed.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
 
 
 def _compute_dtype(v: Tensor) -> torch.dtype:
-    """Return the dtype in which the kernel computes. Masks must not overflow in it."""
+    """Return the dtype in which the kernel computes. Masks must not overflow in this dtype."""
     device = "cpu" if v.is_meta else v.device.type
     if v.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -87,8 +87,8 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
         """Normalise the tokens.
 
         Args:
-            x: ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, preceded by ``N - H * W`` prefix tokens
-                (class, distillation, register), or ``(B, H, W, C)``.
+            x: ``(B, H, W, C)``; or ``(B, N, C)``, tokens of an ``H x W`` grid in row-major order, preceded by ``N - H *
+                W`` prefix tokens (class, distillation, register).
             hw_shape: ``(H, W)``.
             mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. Invalid tokens do not
                 enter statistics over tokens. Each image needs a valid token. Under ``torch.compile`` and in traced
@@ -205,7 +205,7 @@ def check_rows(mask: Tensor) -> None:
     Compiled and traced graphs skip the check; their output for a row without a valid token is finite.
 
     Raises:
-        ValueError: A row has no valid token. The message lists such rows.
+        ValueError: A row has no valid token. The message lists these rows.
     """
     # A traced graph cannot depend on the values of a tensor.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

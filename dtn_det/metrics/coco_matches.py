@@ -1,7 +1,7 @@
 """Matches of detections and ground truth, from which the AP of any resample of the images can be computed.
 
 The matching follows COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and uses the IoUs of
-pycocotools or faster-coco-eval, so that the AP of all images equals the AP that these libraries compute.
+pycocotools or faster-coco-eval. So the AP of all images equals the AP that these libraries compute.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CocoMatches:
         starts: Index of the first detection of each category, then the number of all detections, (K + 1,).
         image: Image of each detection, an index into `images`, (detections,).
         inside: Whether the area of each detection is in each range, (A, detections). A detection without a match is a
-            false positive in these ranges and is ignored in the others.
+            false positive in the ranges with its area and is ignored in the other ranges.
         match_starts: Index of the first match of each category, area range and threshold, then the number of all
             matches, (K * A * T + 1,).
         match_position: Detection of each match, an index among the detections of its category, (matches,).
@@ -129,7 +129,7 @@ def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> Coco
 
     Args:
         parts: At least one part, all with the same area ranges and thresholds.
-        images: Ids of all images. The images of each part must have the same order here.
+        images: Ids of all images. The images of each part must appear here in the same order.
     """
     place = {image: number for number, image in enumerate(images)}
     moved = [np.array([place[image] for image in part.images], np.int32) for part in parts]

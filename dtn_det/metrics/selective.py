@@ -1,7 +1,7 @@
 """Selective classification: how the error falls when the model may leave its least confident images unanswered.
 
 The images are sorted by confidence, the most confident first. At the coverage ``k / images`` the first ``k`` are
-answered, and the risk is the share of wrong answers among them. The definitions are those of
+answered, and the risk is the share of wrong answers among them. The metrics are
 
 - AURC: Geifman and El-Yaniv, arXiv:1705.08500, the area under the risk over coverages from ``1 / images`` to 1, divided
   by the length of that range;

@@ -128,7 +128,8 @@ class Report:
         models: The models in the order of the tables.
         sections: For classifiers, one section; for detectors, one of boxes, and one of masks if a model predicts them.
         baseline: For classifiers, the model whose errors are the denominators of CE and mCE: ``alexnet``, a model of
-            the report, or None without CE and mCE. For detectors, the model chosen to compare the others with, or None.
+            the report, or None without CE and mCE. For detectors, the model that the other models are compared with, or
+            None.
         remarks: Sentences that readers need: which results are partial, and why some numbers are undefined.
         bad_images: For each model, the error of each image that was left out, by the number of the image.
     """

@@ -107,7 +107,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         tokens = self._pad(inputs)
         mask = tokens != PADDING
         positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
-        # Without position_ids, some encoders do not number positions from 0, or skip padding.
+        # Without position_ids, some encoders number positions from another value than 0, or skip padding.
         output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
         return self.head(output.last_hidden_state[:, 0])
 

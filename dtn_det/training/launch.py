@@ -1,6 +1,6 @@
 """Change a config as the arguments of `tools/train.py` or `tools/test.py` demand, and build the Runner.
 
-Building a model takes minutes, so the arguments are checked before. Mistakes are raised as `FileNotFoundError` or
+Building a model takes minutes, so all arguments are checked first. Mistakes are raised as `FileNotFoundError` or
 `InputError` with a message that says what to do.
 """
 

@@ -138,7 +138,7 @@ _DRAWINGS: tuple[tuple[Callable[[Stream, tuple[int, int]], FloatImage], int], ..
 def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> ByteImage:
     """Give a drawing the spectrum, the layout and the quantiles of an original texture.
 
-    Adjusting one of the three changes the others, so they are adjusted in turn, the quantiles last.
+    Each adjustment changes the other two statistics, so all three are adjusted in turn, the quantiles last.
     """
     green = _with_quantiles(drawing, statistics.quantiles[1])
     for _ in range(3):

@@ -32,7 +32,7 @@ class CocoFile:
             a height or width that is not positive in the file is missing.
         annotations: The annotations of objects in these images whose categories are wanted. Each has ``id``,
             ``image_id``, ``category_id``, ``bbox`` of four finite numbers (x, y, width, height), ``area`` and
-            ``iscrowd`` (0 or 1), and a ``segmentation`` if there is one that can be evaluated.
+            ``iscrowd`` (0 or 1). A ``segmentation`` is contained only if it can be evaluated.
         categories: One row for each id, with ``id`` and ``name``; also for categories that are not wanted.
         left_out: The annotations of objects in these images whose categories are not wanted.
         remarks: What was left out, filled in or decided.

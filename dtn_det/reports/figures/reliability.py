@@ -1,4 +1,4 @@
-"""The figure of reliability diagrams: whether the confidences of classifiers equal their accuracies."""
+"""Reliability diagrams, which show whether the confidences of classifiers equal their accuracies."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow, cel
 
 _BY_HAND = frozenset({"best", "second", "significant", "bound"})
 _NOTHING = "{--}"
-# Width of a column of long texts as a fraction of the width of a line; texts above _LONG_TEXT characters are long.
+# Width of a column of long texts, relative to the width of a line; texts above _LONG_TEXT characters are long.
 _TEXT_WIDTH = 0.27
 _LONG_TEXT = 20
 

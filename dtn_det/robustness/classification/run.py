@@ -1,4 +1,4 @@
-"""Evaluate classifiers under every cell, a corruption at a severity, and write records to the store of each set."""
+"""Evaluate classifiers under every cell (corruption and severity), and write records to the store of each set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LIBRARIES = ("dtn-det", "torch", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class _Ready:
-    """A set and the models on it, checked but not evaluated yet."""
+    """A data set with its models, checked but not evaluated yet."""
 
     options: ClassificationOptions
     prepared: Prepared
@@ -51,17 +51,17 @@ class _Ready:
 def run_classification(
     sets: Sequence[ClassificationOptions], console: Console, on_swept: Callable[[Swept], None]
 ) -> None:
-    """Evaluate the units of images that the stores do not hold yet, of one set after the other.
+    """Evaluate the units of images that the stores do not contain yet, one set after the other.
 
-    All sets and models are checked before the first image is evaluated. The clean images of the classes of ImageNet-R
-    or ImageNet-A, where the options name them, are a set of their own that follows.
+    All sets and models are checked before the first image is evaluated. If the options name clean images for ImageNet-R
+    or ImageNet-A, the clean images of its classes are evaluated next, as a separate set.
 
     Args:
         sets: The options of each set, at least one, with the same models, device and launcher.
-        on_swept: Called in the first process with each set that is evaluated.
+        on_swept: Called in the first process after the evaluation of each set.
 
     Raises:
-        ValueError: Options, data, models or stores do not fit; the message says what to do.
+        ValueError: Options, data, models and stores do not fit together; the message says what to do.
         OSError: A store cannot be written; finished units are kept.
     """
     for options in sets:
@@ -131,7 +131,7 @@ def _ready(
 
 
 def _check_different(ready: Sequence[_Ready]) -> None:
-    """Refuse a set that is there twice, and a model that has other weights for another set."""
+    """Refuse a repeated set, and a model with different weights for different sets."""
     seen: dict[object, _Ready] = {}
     weights: dict[str, tuple[str, _Ready]] = {}
     for one in ready:

@@ -149,7 +149,7 @@ class CocoScorer:
         return evaluator
 
     def _nothing(self) -> Any:
-        """Make the `COCO` object of a cell without detections: `loadRes` fails for it before faster-coco-eval 1.8."""
+        """Make the `COCO` object of a cell without detections: `loadRes` fails for this before faster-coco-eval 1.8."""
         empty = require("faster_coco_eval", "det").COCO()
         empty.dataset = {**self.coco.dataset, "annotations": []}
         empty.createIndex()

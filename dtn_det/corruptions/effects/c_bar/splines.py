@@ -57,7 +57,7 @@ def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> By
     for channel, scale in enumerate(magnifications.scales):
         enlarged = round(side * scale)
         first = (enlarged - side) // 2
-        # The corner pixels of the enlarged channel lie on the corner pixels of the channel.
+        # The corner pixels of the enlarged channel lie on the corner pixels of the original channel.
         places = np.arange(first, first + side) * ((side - 1) / (enlarged - 1))
         starts = np.floor(places).astype(np.int64)
         padded = np.pad(image[:, :, channel].astype(np.float64), _MARGIN, mode="reflect")

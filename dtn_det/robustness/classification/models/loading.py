@@ -61,8 +61,8 @@ def load_classifiers(
 
     Args:
         names: Names of the models in the store and in reports; None for names made from the sources.
-        loaded: Models that were loaded for other sets, by source and number of classes, which are not loaded again; the
-            new ones are added.
+        loaded: Models that are already loaded for other sets, by source and number of classes. Newly loaded models are
+            added.
 
     Returns:
         The models, with logits in the order of the data's classes, and remarks about how classes were matched.
