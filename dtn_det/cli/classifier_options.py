@@ -1,4 +1,4 @@
-"""What `mce` and `evaluate` share: their options, and the run that evaluates classifiers and prints the results."""
+"""Shared by `mce` and `evaluate`: options, and the run that evaluates classifiers and prints the results."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def add_partial(group: argparse._ArgumentGroup) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the run itself."""
+    """Add the options on how to run: device, batch size and the like, without models and data."""
     run = parser.add_argument_group("the run")
     sweep_options.add_run(run, batch_size=128, batch="images of a batch", unit_size=64)
 
 
 def options_of(args: argparse.Namespace, **values: Any) -> ClassificationOptions:
-    """Return the options of a run that have the names of arguments.
+    """Build the options of a run from the arguments of the same names.
 
     Args:
-        values: Options in place of those of the arguments.
+        values: Options that replace the values of arguments.
     """
     from dtn_det.robustness.options import ClassificationOptions
 
@@ -79,7 +79,7 @@ def evaluate(
     """Evaluate classifiers on sets, and print the results of each set.
 
     Args:
-        sets: Returns the options of each set, once what the models need is known to be there.
+        sets: Returns the options of each set. It is called after a check for the packages that the models need.
         after: Called in the first process when all sets are evaluated.
 
     Returns:

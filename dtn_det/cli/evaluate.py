@@ -61,7 +61,7 @@ def _per_set(group: argparse._ArgumentGroup, option: str, value: str, text: str)
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det evaluate`."""
     if args.baseline == "alexnet":
-        # AlexNet is the baseline of each set that its published errors fit, and cannot be that of others.
+        # By default AlexNet is the baseline of each set that its published errors fit. For other sets it cannot be one.
         args.baseline = None
     return classifier_options.evaluate(args, lambda: _sets(args), lambda console: None)
 

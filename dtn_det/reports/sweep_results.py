@@ -115,7 +115,7 @@ class SweepPrinter:
         self._last: tuple[Report, str] | None = None
 
     def __call__(self, swept: Swept) -> None:
-        """Print the tables of a set; of the clean images of a set's classes also the difference from that set."""
+        """Print the tables of a set. After the clean images of its classes, also print how much the errors differ."""
         recognised = swept.store.manifest.recognised
         is_twin = swept.store.folder.name == TWIN and self._last is not None
         report = sweep_report(swept.store, swept.names, baseline=None if is_twin else self.baseline)

@@ -257,7 +257,7 @@ def about_files(data: FigureData) -> str:
 
 
 def _partial(data: FigureData) -> dict[str, str]:
-    """Return the reason for each model whose numbers cover only a part of the images or cells."""
+    """Map each model whose numbers cover only a part of the images or cells to the reason for this."""
     found = {}
     for name in data.models:
         mean = data.mean(name)

@@ -1,4 +1,4 @@
-"""Several sets in one run: what each folder is, what it is called, and which of the options apply to it."""
+"""Evaluate several sets in one run: recognise and name each set, and find the options that apply to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IN_FOLDERS = ("class_folders", "tiny_imagenet_val", "corrupted")
 
 @dataclass(frozen=True)
 class _Named:
-    """A set of the command line, with the name that the user gave it; empty to name it as it is recognised."""
+    """A set on the command line. ``given`` is the user's name for it; if empty, the set is named as recognised."""
 
     given: str
     path: Path
@@ -36,16 +36,16 @@ class _Named:
 
     @property
     def natural(self) -> bool:
-        """Whether it is a set of natural shifts, whose images are evaluated as they are."""
+        """Whether this is a set of natural shifts, whose images are not corrupted."""
         return self.found.kind == "class_folders" and self.found.dataset.startswith(NATURAL)
 
     @property
     def validation(self) -> bool:
-        """Whether it is ImageNet's validation set, of which there are Real labels."""
+        """Whether this is ImageNet's validation set, to which the Real labels belong."""
         return self.found.kind == "class_folders" and self.found.dataset == "ImageNet"
 
     def takes(self, option: str, words: Sequence[str]) -> bool:
-        """Return whether an option that was given for no set by name applies to this one."""
+        """Return whether an option without the name of a set applies to this set."""
         if option == "clean":
             return self.found.kind in _ON_DISK or self.found.classes in SUBSETS
         if option == "labels":
@@ -60,21 +60,24 @@ class _Named:
 def plan_sets(
     words: Sequence[str], options: ClassificationOptions, per_set: Mapping[str, Sequence[str]]
 ) -> tuple[ClassificationOptions, ...]:
-    """Recognise and name sets, and return the options with which each is evaluated.
+    """Recognise and name sets, and return the options of each set.
 
-    An option without the name of a set applies to each set that takes it: ``clean`` to corrupted images on disk,
-    ImageNet-R and ImageNet-A; ``labels`` to ImageNet's validation set; ``classes`` to class folders other than those of
-    ImageNet-R and ImageNet-A; ``profile`` to clean images that are not a set of natural shifts; ``corruptions`` to all
-    but sets of natural shifts, and ``none`` to clean images alone.
+    An option without the name of a set applies to these sets:
+
+    * ``clean`` to corrupted images on disk, ImageNet-R and ImageNet-A,
+    * ``labels`` to ImageNet's validation set,
+    * ``classes`` to class folders, except those of ImageNet-R and ImageNet-A,
+    * ``profile`` to clean images, except sets of natural shifts,
+    * ``corruptions`` to all sets except sets of natural shifts; ``none`` only to clean images.
 
     Args:
         words: The sets as the user wrote them: ``DIR`` or ``NAME=DIR``.
-        options: The options of all sets; their store is the folder of the stores, and their data are not used.
+        options: The options of all sets. ``store`` is the folder of all stores, and ``data`` is not used.
         per_set: The words that the user wrote for each option of :data:`PER_SET`: ``VALUE`` or ``NAME=VALUE``.
 
     Raises:
-        InputError: A set is not recognised and has no name, two have the same name, a name cannot be that of a folder
-            or is that of another set, or an option names no set or applies to none.
+        InputError: A set is not recognised and has no name. Two sets have the same name. A name cannot be the name of a
+            folder, or is the name of another known set. An option names an unknown set, or applies to no set.
         FileNotFoundError: There is no such folder.
         StoreError: The folder of the stores is a store itself.
     """
@@ -117,7 +120,7 @@ def _read(word: str) -> _Named:
 
 
 def _split(word: str) -> tuple[str | None, Path]:
-    """Divide ``NAME=DIR``; a word that is a path as it stands, or that has no ``=``, has no name."""
+    """Split ``NAME=DIR``. An existing path, or a word without ``=``, is a path without a name."""
     if Path(word).exists() or "=" not in word:
         return None, Path(word)
     name, _, path = word.partition("=")
@@ -132,7 +135,7 @@ def _own_name(one: _Named, options: ClassificationOptions, common: Mapping[str, 
         corrupted = list(common["corruptions"]) != [NONE]
     profile = (common["profile"] or [found.profile or "imagenet-c"])[0]
     name = set_name(found.dataset, profile, corrupted=corrupted, real=real)
-    # What is no set of images with classes is refused with the rest of the data, in words of its own.
+    # Anything that is not a set of labelled images is refused later, with an error of its own.
     if not name and (corrupted or found.kind in ("class_folders", "array_images", "parquet")):
         raise InputError(
             f"expected a set that its files tell, got {found.title} in {one.path}, which may be "
@@ -143,9 +146,9 @@ def _own_name(one: _Named, options: ClassificationOptions, common: Mapping[str, 
 
 
 def _check_name(name: str, one: _Named) -> None:
-    """Refuse the name of one of the known sets for another."""
+    """Check that a set does not have the name of another known set."""
     found = one.found.dataset.lower()
-    # Of clean images of ImageNet, ImageNet-C and -C-bar are made.
+    # ImageNet-C and ImageNet-C-bar can be made of clean images of ImageNet.
     fitting = {found, f"{found}-c", f"{found}-c-bar", f"{found}-real"}
     if name in _KNOWN and found and name not in fitting and not found.startswith(f"{name} "):
         raise InputError(
@@ -154,7 +157,7 @@ def _check_name(name: str, one: _Named) -> None:
 
 
 def _divided(option: str, words: Sequence[str], named: Mapping[str, _Named]) -> dict[str, list[str]]:
-    """Divide the words of an option among the sets, those without a name under the empty name."""
+    """Divide the words of an option among the sets. Words without a set's name go under the empty name."""
     divided: dict[str, list[str]] = {}
     for word in words:
         name, sign, value = word.partition("=")
@@ -193,7 +196,7 @@ def _of_set(
     if corruptions is None and (first["labels"] is not None or classes in SUBSETS):
         corruptions = [NONE]
     if one.found.kind in _ON_DISK and not on_disk:
-        # Seed, JPEG step, textures and engine are of images that are corrupted here.
+        # This set is corrupted already, so seed, JPEG step, textures and engine do not apply to it.
         options = replace(options, seed=0, jpeg=None, frost=None, engine=None)
     return replace(
         options,

@@ -31,7 +31,7 @@ class ClassificationTask:
 
     Attributes:
         cells: Makes or reads the corrupted versions of the images.
-        classifiers: The models, moved to the device already.
+        classifiers: The models, already on the device.
         batch_size: Largest number of images that a model gets at once.
     """
 
@@ -85,7 +85,7 @@ class ClassificationTask:
         }
 
     def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
-        """Yield the groups of images that models get together, equal in every run. Put bad images into ``bad``."""
+        """Yield the groups of images that a model gets together, the same in every run. Add bad images to ``bad``."""
         group: list[Item] = []
         for item in items:
             self.on_image()
@@ -110,7 +110,7 @@ class ClassificationTask:
         return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
 
     def _views(self) -> dict[View, int]:
-        """Number the different views that the models need: see :class:`View`."""
+        """Number the different forms of the images that the models need: see :class:`View`."""
         views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
         return {view: number for number, view in enumerate(views)}
 
@@ -132,7 +132,7 @@ class ClassificationTask:
             yield require("pyarrow", "eval").table(arrays, schema=schema)
 
     def _accepted(self, images: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return all classes that are right for each image."""
+        """Return, for each image, all classes that count as right."""
         return [self.data.accepted[self.data.images[number].key] for number in images]
 
     @torch.inference_mode()

@@ -122,8 +122,8 @@ class ModelManifest:
         source: The model as the user named it, such as ``timm:resnet50``, or a config with a checkpoint.
         weights_hash: See :func:`hash_weights`.
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
-        versions: Versions of the libraries in the run that began the model. A run with other versions may continue the
-            model; ``dtn-det mce`` then warns.
+        versions: Versions of the libraries in the run that began to evaluate the model. If a run with other versions
+            continues, ``dtn-det mce`` warns.
         facts: The cost and training of the model, for reports. Runs do not compare them, and stores of earlier versions
             have none.
     """
