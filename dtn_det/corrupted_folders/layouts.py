@@ -308,9 +308,8 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     if len(chosen) > 1:
         name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
         having = _of_split(_having(folders, name), root, file) if name else []
-        # Pass the folders with the image to get the advice of moving images; pass none for the advice of --images. That
-        # advice helps if the command has the option (no `advice` is given), no image is listed twice, and several
-        # folders or none have the image.
+        # Without folders, the error advises --images; with folders, it advises to move images. The option helps if the
+        # command has it (no `advice` is given), no image is listed twice, and not exactly one folder has the image.
         _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
     # Refuse if the folder lacks images that another folder has, or if two images of one name lie in two folders.
     for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:

@@ -222,7 +222,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of the result of ``F.layer_norm``."""
+    """Return the dtype that ``F.layer_norm`` returns for ``x``."""
     if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64:
         return torch.float32
     return x.dtype

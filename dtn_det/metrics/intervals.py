@@ -285,7 +285,7 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """Return a function that returns the baseline's errors on the cells, and on the clean images (else None).
+    """Return a function for the baseline's errors on the cells, and on the clean images (else None).
 
     The argument of the returned function is True for the bootstrap replicates and False for all images. AlexNet's
     errors are the same for both.

@@ -111,7 +111,7 @@ class Turning:
 
 
 def circular_motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Average copies of the image that are turned about its centre; what lies beyond the image is black."""
+    """Average copies of the image that are turned about its centre; pixels beyond the image are black."""
     (magnitude,) = settings.parameters
     return apply_turning(image, Turning(1.5 * magnitude))
 
@@ -195,7 +195,7 @@ def _turn(
     side = len(coefficients) - 2 * _MARGIN
     centre = (side - 1) / 2
     low, high = np.float32(0), np.float32(255)
-    # The indices are unsigned, so numba does not test for negative ones in the inner loop.
+    # The indices are unsigned, so numba does not test for negative indices in the inner loop.
     one, two, three = np.uint64(_LANES), np.uint64(2 * _LANES), np.uint64(3 * _LANES)
     sums = np.empty(_LANES, np.float32)
     for row in range(len(out)):

@@ -374,7 +374,7 @@ def _training(model: Any) -> dict[str, str]:
 
 
 def _interpolation(name: str) -> str:
-    # timm's settings contain 'random' if training chose the interpolation at random.
+    # timm's settings contain 'random' if training chose the interpolation at random; bilinear is used then.
     return name if name in ("nearest", "bilinear", "bicubic", "lanczos") else "bilinear"
 
 
