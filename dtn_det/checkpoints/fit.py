@@ -350,7 +350,7 @@ def _change(one: str, other: str) -> tuple[list[str], list[str]]:
 
 
 def _of_each_kind(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return one pair of names for each kind of renaming, up to :data:`_SHOWN`. Numbers in names make no new kind."""
+    """Return one pair of names for each kind of renaming, up to :data:`_SHOWN`. Numbers do not distinguish kinds."""
     kinds = {re.sub(r"\d+", "0", str(_change(*pair))): pair for pair in reversed(list(pairs))}
     return list(kinds.values())[: -_SHOWN - 1 : -1]
 

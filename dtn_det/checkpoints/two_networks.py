@@ -66,7 +66,7 @@ class Relation:
 def relate(
     one: str, other: str, sets: Mapping[str, Mapping[str, Tensor]], beside: Iterable[str] = ()
 ) -> Relation | None:
-    """Decide by names and weights how two sets relate.
+    """Decide by names and weights how two sets of weights relate.
 
     A teacher is the average of a student only under three conditions: it has the names and shapes of the student, the
     matrices of both point in the same direction, and no name shows a distillation. Otherwise the teacher is another

@@ -1,8 +1,8 @@
-"""Comparison of the attention windows of a checkpoint and of a model, by their tables of relative positions.
+"""Compare the attention windows of checkpoints and models, by their tables of relative positions.
 
 The shapes of SwinV2's weights do not depend on its windows. Only these tables, which models compute themselves, show
-the windows that a checkpoint was trained with. timm does not save the tables; files of Microsoft and of old releases of
-timm have them.
+the windows that a checkpoint was trained with. timm does not save the tables, but files from Microsoft and from old
+timm releases have them.
 """
 
 from __future__ import annotations

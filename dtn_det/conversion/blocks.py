@@ -90,8 +90,8 @@ def stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, Transforme
 def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> frozenset[str]:
     """Return the paths of the blocks that DTN's authors convert (Shao et al., arXiv:2112.02624).
 
-    These are the first 10 of 12 blocks of a ViT, all stages but the last of PVT and other pyramids, and all blocks of
-    Swin and of sequence models.
+    In a ViT with 12 blocks, these are the first 10. In PVT and other pyramids, they are all blocks outside of the last
+    stage. In Swin and sequence models, they are all blocks.
     """
     own = [block for block in blocks.values() if not block.is_class_attention]
     stages = list(dict.fromkeys(block.stage for block in own))

@@ -142,12 +142,12 @@ class RecordMask:
 class GiveGrid:
     """A forward pre-hook on a norm of an image model, which adds `hw_shape` to its arguments.
 
-    The norm expects the tokens outside the grid to stand before the grid. If the model has such tokens behind the grid,
-    this hook moves them to the front, and :class:`RestoreOrder` moves them back.
+    The norm expects the tokens outside the grid to stand before the grid. This hook moves tokens behind the grid to the
+    front, and :class:`RestoreOrder` moves these tokens back.
 
     Attributes:
         hosts: Paths of the hosts around the norm, the nearest first.
-        width: Number of channels of the tokens of the norm's block.
+        width: Number of channels of tokens in the norm's block.
         extra: How many tokens of the model lie outside the grid.
         block: Record of the grid that the norm's block receives; None for a norm outside of blocks.
         fixed: Grid from the user, or a function that returns it for a number of tokens; None if hooks must find the

@@ -93,8 +93,8 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
 
     The following modules are replaced:
 
-    * the patch embedding, with its norm, of ViT, DeiT, DeiT III, CaiT and Swin of timm, of ViT, DeiT and Swin of
-      mmpretrain, and of Swin and PVT of MMDetection,
+    * the patch embedding, with its norm, in these models: timm's ViT, DeiT, DeiT III, CaiT and Swin, mmpretrain's ViT,
+      DeiT and Swin, and MMDetection's Swin and PVT,
     * the patch mergings of Swin,
     * the patch embedding and the pooling layers of timm's PiT, where the class token keeps its projection,
     * the tokens-to-token module of mmpretrain's T2T-ViT, of which only the input changes: it becomes the image with its

@@ -200,11 +200,11 @@ def corrupt(
     Args:
         image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels; a square for the profiles ``imagenet-c-bar``
             and ``cifar-c-bar``.
-        name: One of :data:`dtn_det.corruptions.ALL`, or of the names of the profile's own
+        name: One of :data:`dtn_det.corruptions.ALL`, or another name in the profile's
             :class:`~dtn_det.corruptions.catalog.Catalog`.
         severity: 1 to 5.
         seed: See :class:`Corruptor`, which also describes all arguments after ``key``.
-        key: Identity of the image, such as its path within the data set or its id. Images with the same key get the
+        key: Identity of the image, such as its id, or its path within the data set. Images with the same key get the
             same random pattern, and so do all images without a key.
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c``, ``tiny-imagenet-c``, ``imagenet-c-bar`` or ``cifar-c-bar``.
         jpeg: True, False or None.

@@ -120,7 +120,7 @@ def dtn_flops(
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One call of a DTN layer on one image: path of the layer, grid of its input, sizes of the layer, and FLOPs."""
+    """One call of a DTN layer on one image: path and sizes of the layer, grid of the input, and FLOPs."""
 
     name: str
     height: int

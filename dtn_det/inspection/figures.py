@@ -1,4 +1,4 @@
-"""Figures of gates and attention distances along the depth of a network, of kernels, and of maps over the image."""
+"""Figures: gates and attention distances along the depth of a network, kernels, and maps over the image."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Gates:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The weights of all tokens in the statistics of the token in the middle of a grid, for each of ``G`` groups.
+    """The weights with which all tokens enter the statistics of the middle token of a grid, for each of ``G`` groups.
 
     The kernel over the grid is the product of the kernels of the two axes (Shao et al., arXiv:2112.02624, Eq. 6).
 

@@ -1,6 +1,6 @@
 """The positional matrix of DTN, factorised by axis.
 
-DTN mixes tokens with ``P_g[t, s] = softmax_s(a_x dx + a_y dy + a_d (dx^2 + dy^2))`` where ``(dx, dy)`` is the position
+DTN mixes tokens with ``P_g[t, s] = softmax_s(a_x dx + a_y dy + a_d (dx^2 + dy^2))``. Here ``(dx, dy)`` is the position
 of the output token ``t`` minus the position of the source token ``s`` (Shao et al., "Dynamic Token Normalization
 Improves Vision Transformers", arXiv:2112.02624, Eq. 6). The exponent is a sum of a term in ``dx`` and a term in ``dy``,
 and both range over the full axis. So ``P_g`` is exactly the Kronecker product of an ``H x H`` and a ``W x W``

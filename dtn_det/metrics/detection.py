@@ -33,11 +33,11 @@ def mean_performance_under_corruption(
 
     Args:
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells; the means leave them out, and :attr:`Summary.label`
+        allow_partial: Whether to accept missing cells. The means then leave these cells out, and :attr:`Summary.label`
             says so.
 
     Raises:
-        CellError: The table lacks cells or has faulty rows, which the message lists, or a value is -1, which COCO's
+        CellError: The table lacks cells or has faulty rows; the message lists them. Or a value is -1, as COCO's
             evaluation gives for an area range without ground truth.
         InputError: A column is missing, or the set is unknown.
     """

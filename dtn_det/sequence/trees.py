@@ -44,7 +44,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class _Level:
-    """The operators at one depth: the number of arguments of each, and which of the arguments are operators."""
+    """The operators at one depth: how many arguments each operator has, and which arguments are operators."""
 
     counts: NDArray[np.int64]
     is_operator: NDArray[np.bool_]

@@ -77,7 +77,7 @@ def is_dropped(row: Row, image: Row) -> bool:
 
 
 def trained_objects(annotations: Iterable[Row], images: Mapping[Any, Row]) -> list[Row]:
-    """Return the objects that MMDetection trains on: no crowds, none with ``ignore`` set, and none that it drops.
+    """Return the objects that MMDetection trains on: all except crowds, objects with ``ignore``, and dropped objects.
 
     Args:
         annotations: Objects; those of images that are not in ``images`` are left out.

@@ -86,7 +86,7 @@ class Recognised:
 
     Attributes:
         kind: Its structure, one of :data:`Kind`.
-        root: The folder that holds the class folders, which may be ``val`` in the folder that the user named.
+        root: The folder with the class folders: the folder that the user named, or ``val`` in it.
         title: Description for users.
         dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``. Empty if it
             cannot be recognised from names of folders and files and sizes of images.

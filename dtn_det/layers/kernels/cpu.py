@@ -2,8 +2,8 @@
 
 ``setup.py`` compiles ``csrc/dtn_cpu.cpp`` for several instruction sets, into plain shared libraries that do not depend
 on PyTorch's ABI. This module loads the best library for the processor, and :mod:`dtn_det.layers.kernels.operator` wraps
-the library's functions as PyTorch operators. The layer runs :mod:`dtn_det.layers.plain` for inputs that the kernels do
-not support, or if there is no library because no compiler was found at installation.
+the library's functions as PyTorch operators. The layer runs :mod:`dtn_det.layers.plain` for unsupported inputs, and for
+all inputs if the installation found no compiler.
 """
 
 from __future__ import annotations

@@ -125,9 +125,9 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
 def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: Any) -> TokenNorm:
     """Build a norm of tokens to replace a LayerNorm.
 
-    The new norm takes over the number of channels, ``eps`` (unless given in ``options``), dtype, device and training
-    mode, and the values of ``weight`` and ``bias`` if both norms have them. ``weight`` and ``bias`` keep their
-    ``requires_grad``; other parameters take over the ``requires_grad`` of ``weight``.
+    The new norm takes over the number of channels, dtype, device and training mode. It takes over ``eps`` unless
+    ``options`` give it, and the values of ``weight`` and ``bias`` if both norms have them. ``weight`` and ``bias`` keep
+    their ``requires_grad``; other parameters take over the ``requires_grad`` of ``weight``.
 
     Args:
         norm: An ``nn.LayerNorm`` over the last dimension.

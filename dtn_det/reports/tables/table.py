@@ -241,7 +241,7 @@ def model_cell(
 
 
 def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
-    """Remove the marks of rank from the baseline's cell if its number is 100 by definition, such as its own mCE."""
+    """Remove the marks of rank from the baseline's cell for numbers that are 100 by definition, such as the mCE."""
     if name not in _OF_BASELINE:
         return tuple(cells)
     ranks = {"best", "second"}

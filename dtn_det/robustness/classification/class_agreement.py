@@ -97,8 +97,8 @@ class ClassSet:
     def english_names(self, number: int, name: str) -> str:
         """Return the error message for folders with the English names of ImageNet's classes; empty without an error.
 
-        There is an error only for models with 1,000 classes, ImageNet's number, and only if the user did not choose how
-        folders are numbered.
+        There is an error only if the model has ImageNet's 1,000 classes and the user did not choose how folders are
+        numbered.
         """
         labels = self.images.labels
         folders = sorted(labels.numbers)
