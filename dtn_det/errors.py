@@ -18,7 +18,7 @@ class DtnDetError(Exception):
     """Base of all errors of the package. They can be pickled, so that worker processes can pass them on."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild the error from its message and attributes, independent of the arguments of its class."""
+        """Rebuild the error from its message and attributes, because its constructor may take other arguments."""
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
@@ -88,7 +88,7 @@ class SmallImageError(BadImageError):
 
 
 class UnsupportedImageError(BadImageError):
-    """A sound image on which corruptions are not defined: of more than 8 bits a channel, or of several pictures."""
+    """A valid image with a format that corruptions do not support: more than 8 bits per channel, or several frames."""
 
 
 class AnnotationError(InputError):

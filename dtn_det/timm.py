@@ -97,7 +97,7 @@ def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
 
 
 def _take_weights(features: nn.Module, whole: nn.Module) -> None:
-    """Load the weights of a whole model into its part, a model of features."""
+    """Copy the weights of a whole model into a model of features, which is a part of it."""
     state = {_plain(name): value for name, value in whole.state_dict().items()}
     features.load_state_dict({name: state[_plain(name)] for name in features.state_dict()})
 

@@ -52,10 +52,10 @@ def stage_groups(
     """Return the number of groups for each stage whose block norms are replaced.
 
     Args:
-        dtn_cfg: Settings of the new norms: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by
-            default); ``num_groups`` (an int, one int per stage, or ``'heads'`` for the attention heads of each stage);
-            and keyword arguments of that norm. With another ``type``, arguments that only DTN has are allowed and
-            ignored, and so is ``num_groups`` if the norm has no groups.
+        dtn_cfg: Settings of the new norms. ``type`` is a name of :func:`dtn_det.layers.build_token_norm`, by default
+            ``'DTN'``. ``num_groups`` is an int, one int per stage, or ``'heads'`` for the attention heads of each
+            stage. The other keys are keyword arguments of the norm. Arguments that only DTN has are ignored by other
+            norms, and ``num_groups`` is ignored by norms without groups.
         default_groups: ``num_groups`` if ``dtn_cfg`` has none.
 
     Returns:
@@ -134,7 +134,7 @@ def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
 def maybe_checkpoint(function: Callable[[Tensor], Tensor], x: Tensor, enabled: bool) -> Tensor:
     """Compute ``function(x)``, with activation checkpointing if ``enabled``.
 
-    The non-reentrant form is used, because it also works under DistributedDataParallel and for a first block, whose
+    The non-reentrant form is used, because it also works under DistributedDataParallel and for the first block, whose
     input needs no gradient.
     """
     if enabled and torch.is_grad_enabled():

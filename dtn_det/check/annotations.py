@@ -80,7 +80,7 @@ def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
 
 
 def _wanted(target: Target | None) -> WantedClasses | None:
-    """Return the classes for which a detector is evaluated; None without a detector, or if they cannot be known."""
+    """Return the classes for which a detector is evaluated; None if there is no detector or its classes are unknown."""
     from dtn_det.datasets.configs.classes import wanted_classes
     from dtn_det.datasets.configs.settings import innermost_settings
 
@@ -88,7 +88,7 @@ def _wanted(target: Target | None) -> WantedClasses | None:
         return None
     try:
         found = [wanted_classes(*one) for one in innermost_settings(target.config, "test_dataloader")]
-    # The comparison with the config raises this error again.
+    # The error is reported by _against, where the comparison raises it again.
     except ClassNameError:
         return None
     return found[0] if found else None

@@ -180,7 +180,7 @@ def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tu
     """Load a model as `dtn-det mce` does, and compare its classes with the classes of the data.
 
     Returns:
-        Why the classes differ, empty if they do not; the remarks on the model; and the remarks on its classes.
+        The reason why the classes differ (empty if they agree), remarks on the model, and remarks on its classes.
 
     Raises:
         InputError: The model cannot be loaded.

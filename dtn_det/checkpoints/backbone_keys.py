@@ -312,7 +312,7 @@ def resize_tables(
     """Resize relative-position tables and position embeddings to the model's size, by bicubic interpolation.
 
     Args:
-        state: Names and tensors in MMDetection's names.
+        state: Tensors under MMDetection's names.
         grids: Grid ``(H, W)`` of each position embedding in the model.
 
     Returns:

@@ -34,7 +34,8 @@ NameSet = Literal["own", "copies"]
 """Which names a set of weights has: the model's (``'own'``) or those of the hook's buffers (``'copies'``)."""
 
 _COPY = re.compile(r"^(?P<wrapper>(?:module\.)?)ema_(?P<flat>[^.]+)$")
-# Pattern for the names of most parameters. The hook copies every parameter, but perhaps not every buffer.
+# Pattern for the names of most parameters. Each parameter must have a copy. A buffer need not have one, because the
+# hook may not copy every buffer.
 _PARAMETER = re.compile(r"(^|[._])(weight|bias)$")
 _PRIORITIES = {
     **{"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40, "NORMAL": 50, "BELOW_NORMAL": 60, "LOW": 70},

@@ -163,7 +163,7 @@ def _class_token(name: str) -> str:
 
 
 def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
-    """Return whether the first row of a position embedding was added to the class token and all other rows kept."""
+    """Return whether the result only differs by adding the first row of a position embedding to the class token."""
     token = _class_token(name)
     if not name.endswith("pos_embed") or not {name, token} <= state.keys() & found.keys() or state[name].ndim != 3:
         return False
@@ -181,7 +181,7 @@ def _parts(name: str, bias: Tensor, found: StateDict) -> tuple[str, ...]:
 
 
 def _is_periods(name: str, value: Tensor, model: nn.Module) -> bool:
-    """Return whether a tensor holds the periods of rotary positions that the model computes, perhaps in bfloat16."""
+    """Return whether a tensor holds the model's own periods of rotary positions, perhaps rounded to bfloat16."""
     if not name.endswith(_PERIODS):
         return False
     return any(_near(value, own) for buffer, own in model.named_buffers() if buffer.rpartition(".")[2] == "periods")
@@ -212,6 +212,6 @@ def is_timm_model(name: str) -> bool:
 
 
 def with_biases(model: nn.Module) -> str:
-    """Return the name of the same timm model with biases of queries, keys and values; empty if timm has none."""
+    """Return the name of timm's variant of a model with biases of queries, keys and values; empty if there is none."""
     name = timm_name(model)
     return f"{name}_qkvb" if name and is_timm_model(f"{name}_qkvb") else ""

@@ -1,4 +1,4 @@
-"""Remove the prefixes that wrappers add to names of weights. The names of the model show what is a prefix."""
+"""Remove the prefixes that wrappers add to names of weights, by comparison with the names of the model."""
 
 from __future__ import annotations
 

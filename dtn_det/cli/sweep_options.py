@@ -54,7 +54,7 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
     """Add `--corruptions` and `--severities`.
 
     Args:
-        default: The default of `--corruptions` as the help names it.
+        default: Default of `--corruptions`, as shown in the help.
         hint: Text to append to the error about a severity that is not a number.
     """
     group.add_argument(
@@ -92,8 +92,8 @@ def add_corruptor(group: argparse._ArgumentGroup, default: str, profiles: str = 
     """Add `--profile`, `--seed`, `--frost` and `--engine`.
 
     Args:
-        default: The default of `--profile` as the help names it.
-        profiles: The values of `--profile` as the help names them.
+        default: Default of `--profile`, as shown in the help.
+        profiles: Values of `--profile`, as shown in the help.
     """
     group.add_argument("--profile", help=f"{profiles} [{default}]")
     add_randomness(group)
@@ -172,7 +172,7 @@ def resolved_numbers(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def checked_workers(args: argparse.Namespace) -> int:
-    """Check the numbers among the options of :func:`add_run`, and return the number of worker processes.
+    """Check the numeric options of :func:`add_run`, and return the number of worker processes.
 
     Raises:
         InputError: One of the numbers is too small.

@@ -168,7 +168,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """If some code of the model is from no known library, check where its tokens lie on the first image."""
+    """If the model has code from unknown libraries, check on the first image where the tokens lie."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return

@@ -116,7 +116,7 @@ def plan_norms(
     norms = {name: module for name, module in modules.items() if name and isinstance(module, nn.LayerNorm)}
     if not norms:
         return _batch_norm_plan(model, modules, norm, layers, num_groups)
-    # Without a given grid, DTN can only replace norms of image tokens, whose grid it finds by itself.
+    # Without a given grid, DTN can only replace norms of image tokens, because hooks can find the grid of these tokens.
     finds_grid = grid is None and token_norm_class(norm) is DTN
     strangers = reasons_of_strangers(modules, blocks) if finds_grid else {}
     own = {path: block for path, block in blocks.items() if path not in strangers}
@@ -324,10 +324,10 @@ def _batch_norm_plan(
 ) -> NormPlan:
     """Make the plan for LeViT, which has BatchNorm behind each linear layer.
 
-    Other models normalise the tokens at the start of a branch (attention or feed-forward network). LeViT does so after
-    the first linear layer of the branch, and these norms are replaced. The norm after the last linear layer stays: it
-    scales the branch, starting from 0. Norms in feed-forward networks get as many groups as the attention before them
-    has heads, or the nearest lower divisor of their width.
+    Other models normalise the tokens at the start of a branch (attention or feed-forward network). LeViT normalises
+    them after the first linear layer of the branch, and the norms there are replaced. The norm after the last linear
+    layer stays, because its weight scales the branch and starts at 0. Norms in feed-forward networks get as many groups
+    as the attention before them has heads, or the nearest lower divisor of their width.
     """
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []

@@ -63,14 +63,14 @@ class TreePlan:
 
     @property
     def summary(self) -> str:
-        """A line for the terminal that says what the files will be."""
+        """A one-line description of the files to be written, for the terminal."""
         images = "resized to 256 and cropped to 224" if self.cropped else "of their own size"
         files = "files as the source" if self.file_format == "source" else f"{self.file_format} files"
         return f"{self.source.layout} layout, images {images}, {files}; {self.corruptor.identity}"
 
     @property
     def job(self) -> Job:
-        """What the worker processes do to each image."""
+        """The settings with which the worker processes corrupt each image."""
         # MMDetection rotates images by their EXIF orientation. ImageNet-C was made from the pixels as stored.
         upright = self.source.layout != "imagenet" and not self.cropped
         return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
@@ -179,16 +179,16 @@ def check_folders(root: Path, destination: Path) -> None:
         raise InputError(f"expected SRC to hold images, got the empty folder {root}")
     if destination.is_symlink() and not os.path.exists(destination):
         raise InputError(f"expected DST to be a folder, got {destination}, a link that leads nowhere: name another")
-    # Path.resolve raises an error at a link that leads to itself.
+    # os.path.realpath is used, because Path.resolve raises an error for a link that leads to itself.
     if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(root)):
         raise InputError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:
-    """Return the source with the suffixes of its targets changed to the suffixes of a file format.
+    """Return the source with the suffix of each target path changed to that of a file format.
 
     Raises:
-        InputError: The format is unknown, or two images would get the same target.
+        InputError: The format is unknown, or two images would get the same target path.
     """
     if file_format not in FORMATS:
         raise InputError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
@@ -216,7 +216,7 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
 
 
 def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advice: str) -> Source:
-    """Return the source with some targets renamed; ``suffixes`` maps each of these targets to its new suffix."""
+    """Return the source with some target paths changed; ``suffixes`` maps these paths to their new suffixes."""
     images = tuple(
         replace(image, target=image.target.with_suffix(suffixes[image.target])) if image.target in suffixes else image
         for image in source.images

@@ -2,7 +2,7 @@
 
 The twin is the same detector with LayerNorm in place of DTN. MMEngine's analyzer counts a trace in which each DTN layer
 computes LayerNorm. So the analyzer's total is the twin's, and agrees with published figures. The analyzer would miss
-most of DTN's FLOPs, so these are computed by formulas from the height and width of each layer's input in the trace
+most of DTN's FLOPs, so they are computed by formulas from the height and width of each layer's input in the trace
 (:mod:`dtn_det.cost.flops`).
 """
 
@@ -92,7 +92,7 @@ class Complexity:
         return DTNFlops(**{field: sum(getattr(layer.flops, field) for layer in self.layers) for field in fields})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, ready for JSON."""
+        """Return all attributes, totals and the counting convention as a dict for JSON."""
         return {**asdict(self), "total": asdict(self.total), "dtn": asdict(self.dtn), "convention": CONVENTION}
 
     def to_frame(self) -> pd.DataFrame:
@@ -223,8 +223,8 @@ def _masks_of_kept_boxes(
 ) -> dict[str, Tensor]:
     """Run the mask head of one stage of a cascade on as many boxes as the test settings keep per image.
 
-    The traced forward would run it on each proposal, unlike inference and published figures. The other boxes get empty
-    masks, so that there is a mask for each box.
+    The traced forward would run the mask head on each proposal, unlike inference and published figures. The other boxes
+    get empty masks, so that there is a mask for each box.
     """
     kept = rois[: test_cfg["max_per_img"]]
     result = forward(stage, x, kept)

@@ -1,1 +1,1 @@
-"""Readers of annotation files and class folders. Only they decide what a file or folder means."""
+"""Readers of annotation files and class folders. No other package decides what a file or folder means."""

@@ -28,7 +28,7 @@ class NamedSet:
 
     Attributes:
         where: Key of the data set in the config, such as ``'train_dataloader.dataset'``.
-        wanted: Names that the config lists, in its order; if it lists none, the names that are built into the type of
+        wanted: Names that the config lists, in the config's order. If there are none, the names built into the type of
             the data set.
         categories: Names in the file, in the order in which MMDetection numbers them.
         heads: True if the heads of the model must have as many classes as this set; False for panoptic sets, whose
@@ -99,7 +99,7 @@ class LabelNames:
 
 
 def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
-    """Decide what the labels of a model that is about to be trained mean.
+    """Decide what the labels of a model will mean after its training.
 
     Args:
         training: Data sets on which the model is trained, at least one.
@@ -126,7 +126,7 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
 def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
     """Decide what the labels of a trained model mean.
 
-    The order of the labels is, whichever is known first:
+    The first order in this list that is known is the order of the labels:
 
     * the order of the names in the checkpoint, if these are known to be in the order of the labels,
     * the order of the training file, if it is on this machine,
@@ -222,7 +222,10 @@ def _decided(
 
 
 def differing_order(found: LabelNames) -> ClassNameError | None:
-    """Return an error about a set with another order, for programs that need one order; None if all orders agree."""
+    """Return an error if the labels of an evaluated set have another order; None if all orders agree.
+
+    Programs that match labels by name need not raise the error.
+    """
     if not found.differing:
         return None
     one = found.differing[0]
@@ -248,7 +251,7 @@ def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
     """Check that a file has each name that the config lists exactly once.
 
     Args:
-        heads: Each number of classes that the config states, by its key in the config; for the message.
+        heads: Numbers of classes in the config by their keys, for the message.
 
     Raises:
         ClassNameError: A name is missing, or occurs more than once.

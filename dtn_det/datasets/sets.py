@@ -1,4 +1,4 @@
-"""The reader of clean sets of images with their classes, in any layout."""
+"""Read clean images with their classes from any layout."""
 
 from __future__ import annotations
 

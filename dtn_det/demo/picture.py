@@ -26,7 +26,7 @@ COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#f032e6")
 def draw_picture(layout: Layout) -> None:
     """Write ``detections.png``, with a row per image and columns for the ground truth and both models.
 
-    The images are the first with at least three objects, whatever the models detect in them.
+    The images are the first ones with at least three objects, whatever the models detect in them.
     """
     require("matplotlib", "det")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -39,7 +39,7 @@ def ring(u: FloatArray, v: FloatArray) -> BoolArray:
 
 
 def square(u: FloatArray, v: FloatArray) -> BoolArray:
-    """Return which points are inside a square that is slightly larger than the one inscribed in the unit circle."""
+    """Return which points are inside a square that is slightly larger than the square inscribed in the unit circle."""
     return np.maximum(np.abs(u), np.abs(v)) <= 0.8
 
 

@@ -31,7 +31,7 @@ class Tokens:
     Attributes:
         position: ``(P, N, 2)``, row and column of each token's centre, in units of the grid of the queries.
         place: ``(P, N)``, index of each token in its map in row-major order; -1 for padding and prefix tokens, which
-            are on no map.
+            have no place on the map.
     """
 
     position: Tensor
@@ -293,7 +293,7 @@ def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int
     """Compute the statistics of the attention of a block.
 
     Args:
-        pieces: All rows of its attention matrix.
+        pieces: All rows of the block's attention matrix.
         key_grid: ``(h, w)``, the size of the map of the keys.
         inside: ``(H, W)`` booleans on the map of the queries: True for tokens of the image, False for tokens of the
             padding around it, which are left out.

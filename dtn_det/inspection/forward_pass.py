@@ -21,7 +21,7 @@ from dtn_det.layers import DTN
 
 @dataclass(frozen=True)
 class NormLook:
-    """What one norm of a block does on one image.
+    """The effect of one norm of a block on one image.
 
     Attributes:
         name: Name of the norm in the block, such as ``norm1``.
@@ -40,10 +40,10 @@ class NormLook:
 
 @dataclass(frozen=True)
 class BlockLook:
-    """What one block does on one image.
+    """The norms and the attention of one block on one image.
 
     Attributes:
-        name: Path of its module in the network.
+        name: Path of the block's module in the network.
         title: Name of the block in figures.
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
@@ -69,7 +69,7 @@ class BlockLook:
 
 @dataclass(frozen=True)
 class Looks:
-    """What all blocks of a model do with one image.
+    """The norms and attentions of all blocks of a model on one image.
 
     Attributes:
         blocks: The transformer blocks in the order in which they run.

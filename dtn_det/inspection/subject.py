@@ -27,7 +27,7 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that is ready to see one image.
+    """A network, and one image that is prepared for it.
 
     Attributes:
         model: Name of the config without its folder, or ``timm:NAME``.
@@ -55,7 +55,7 @@ class Subject:
 def load_subject(
     model: str, checkpoint: str, image: str, device: str = "cpu", weights: WeightsKind | None = None
 ) -> Subject:
-    """Build a model, give it its weights, and prepare an image as the model's own test pipeline does.
+    """Build a model, load its weights, and prepare an image by the model's own test pipeline.
 
     Args:
         model: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``.
@@ -114,7 +114,7 @@ def check_image(path: str) -> tuple[int, int]:
 def _detector(
     config: Config, model: str, checkpoint: str, image: str, device: torch.device, weights: WeightsKind | None
 ) -> dict[str, Any]:
-    """Return the fields of a :class:`Subject` that only a detector determines."""
+    """Return the fields of a :class:`Subject` for a detector."""
     from dtn_det.robustness.detection.model import build_detector
 
     scope = require("mmengine.registry", "det").DefaultScope
@@ -171,7 +171,7 @@ def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
 def _classifier(
     source: str, classes: int, image: str, device: torch.device, weights: WeightsKind | None
 ) -> dict[str, Any]:
-    """Return the fields of a :class:`Subject` that only a classifier determines."""
+    """Return the fields of a :class:`Subject` for a classifier."""
     from dtn_det.robustness.classification.models.loading import load_classifier
 
     classifier = load_classifier(source, classes, weights)

@@ -40,7 +40,7 @@ class CarriesOptions(nn.Module):
     keeps_options: bool = False
 
     def options(self) -> dict[str, object]:
-        """Return the options in :attr:`decisive` and the name of the layer's class, by name."""
+        """Return a dict of the options in :attr:`decisive` and of the name of the layer's class."""
         return {self.class_key: type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
 
     def take_options(self, found: Options) -> None:
@@ -133,7 +133,7 @@ def unpack_options(state: object) -> dict[str, object] | None:
 
 
 def other_options(own: Options, found: Options) -> dict[str, object]:
-    """Return the options in ``found`` whose value in ``own`` differs; options in only one of them are ignored."""
+    """Return the options in ``found`` whose value in ``own`` differs; options that are not in both are ignored."""
     return {name: value for name, value in found.items() if name in own and own[name] != value}
 
 

@@ -38,7 +38,7 @@ def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
 
     Args:
         errors: Errors, (..., cells).
-        clean: Clean error, without the axis of the cells.
+        clean: Clean errors, (...).
     """
     return sums(errors - clean[..., None], layout)
 
@@ -77,7 +77,7 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean over cells, the values that it is made of, and whether cells are missing.
+    """A mean over cells, partial means, and whether cells are missing.
 
     Attributes:
         metric: Name of the metric, such as `mCE`, `mPC AP50`, `mean error (15+4)`.
@@ -86,11 +86,11 @@ class Summary:
         by_group: Mean over the corruptions of each group (`noise`, `blur`, `weather`, `digital`, `extra`).
         by_severity: Mean over the corruptions at each severity; empty for mCE and relative mCE, which divide sums over
             the severities.
-        cells: Number of corrupted cells behind the value.
+        cells: Number of corrupted cells in the mean.
         expected_cells: Number of corrupted cells of the whole set.
         baseline: Name of the baseline; None for metrics other than mCE and relative mCE.
         clean: Value of the clean images; None if the table has no clean row.
-        num_images: Number of images behind each cell; None where unknown.
+        num_images: Number of images of each cell; None where unknown.
     """
 
     metric: str

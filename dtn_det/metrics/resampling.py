@@ -19,8 +19,8 @@ from dtn_det.metrics.cells import describe, is_cell, severity_of
 REPLICATES = 1000
 LEVEL = 0.95
 
-# _CHUNK: number of replicates at once with which matrix products are quick. _CHUNK_NUMBERS: largest number of counts in
-# a chunk, 128 MB. _KEPT_NUMBERS: up to this many counts, 256 MB, are kept for the next model.
+# _CHUNK: number of replicates for which a matrix product is quick. _CHUNK_NUMBERS: largest number of counts in a chunk,
+# 128 MB. _KEPT_NUMBERS: up to this many counts, 256 MB, are kept for the next model.
 _CHUNK = 500
 _CHUNK_NUMBERS = 2**25
 _KEPT_NUMBERS = 2**28

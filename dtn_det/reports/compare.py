@@ -41,7 +41,7 @@ class Comparison:
         groups: The change of each group of corruptions, sorted by the gain of the second model, the largest first.
         corruptions: The change of each corruption, sorted in the same way.
         level: Confidence level of the intervals; an adjusted p-value below 1 - level is significant.
-        note: A remark that must be read with all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
+        note: A caveat for all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
     """
 
     first: str
@@ -76,8 +76,8 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
         kind: ``bbox`` or ``segm``; None for the first section of the report.
 
     Raises:
-        ReportError: The report has no such models or kind, the metric is unknown, or no mean over corruptions is known
-            of both models.
+        ReportError: The report has no such models or kind, the metric is unknown, or a model has no mean over
+            corruptions.
     """
     numbers = Numbers.of(report, _section(report, kind))
     known = [model.name for model in numbers.models]

@@ -45,11 +45,11 @@ def scale(name: str) -> float:
 
 
 def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64], num_images: int) -> Samples:
-    """Return numbers as :class:`Samples` with one replicate and no intervals, for lack of records of single images.
+    """Return numbers of a model without records of images as :class:`Samples`, with one replicate and no intervals.
 
     Args:
         values: The numbers, (cells,).
-        num_images: Number of images behind each number; 0 if unknown.
+        num_images: Number of images of each number; 0 if unknown.
     """
     return Samples(metric, tuple(cells), values, values[None], num_images, "", 0)
 
@@ -219,7 +219,7 @@ class Numbers:
     Attributes:
         models: Models that have a number in the section, in the report's order.
         found: Each number by model, set, name, scope and severity.
-        more_decimals: Largest number of decimals to show beyond the number in papers; intervals may support fewer.
+        more_decimals: How many more decimals than in papers to show, if the intervals are narrow enough.
     """
 
     report: Report
@@ -244,7 +244,7 @@ class Numbers:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """All corruptions of the benchmark whose numbers these are."""
+        """The corruptions of the numbers' benchmark."""
         return catalog_for(key[3] for key in self.found)
 
     @cached_property
@@ -267,14 +267,14 @@ class Numbers:
         return any(key[1:3] == (which, name) for key in self.found)
 
     def get(self, model: str, which: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a number of a model, or None. For the clean images, ``which`` may be any set."""
+        """Return a number of a model; None if unknown. For the clean images, ``which`` may be any set."""
         keys = ((model, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self.found[key] for key in keys if key in self.found), None)
 
     def difference(
         self, pair: tuple[str, str], which: str, name: str, scope: str = "", severity: int = 0
     ) -> PairedDifference | None:
-        """Return a pair's difference in a number, or None. For the clean images, ``which`` may be any set."""
+        """Return a pair's difference in a number; None if unknown. For the clean images, ``which`` may be any set."""
         keys = ((*pair, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self._differences[key] for key in keys if key in self._differences), None)
 

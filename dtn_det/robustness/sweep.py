@@ -70,7 +70,7 @@ class Rank:
 
     @property
     def is_first(self) -> bool:
-        """Return whether this is the process that writes what the run writes only once."""
+        """Return whether this process does the writing that is done once per run."""
         return self.number == 0
 
 
@@ -118,7 +118,7 @@ def open_models(
 ) -> list[ModelStore]:
     """Open the store and the models of a run, or create them, and check that they belong to this run.
 
-    The first process runs first, so all other processes find an existing store.
+    The first process opens or creates them, and then the other processes open them.
 
     Args:
         facts: For each model, a function that computes the facts for reports. It is called only if the store has no
@@ -283,7 +283,7 @@ def pick_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         try:
             torch.zeros(1, device=device).item()
-        # Each missing backend raises an error of its own kind.
+        # Each missing backend raises another class of error.
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise InputError(

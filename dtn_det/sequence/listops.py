@@ -312,7 +312,7 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
 
 
 class _RowError(ValueError):
-    """A fault of a row. The caller adds the file and the line to its message."""
+    """A faulty row. The caller adds the file and the line to the message."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)

@@ -1,1 +1,1 @@
-"""Support for long runs: safe writing of files, processes, interrupts, progress, compilation, the style of figures."""
+"""Support for long runs: processes, interrupts, progress, compilation, safe writing of files, style of figures."""

@@ -1,4 +1,4 @@
-"""Writing files completely or not at all, locking folders, and advice on errors of the operating system."""
+"""Write files completely or not at all, lock folders, and give advice on errors of the operating system."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all: a kill or a power failure leaves the old file, the new one or none.
+    """Write a file completely or not at all: a kill or a power failure leaves the old file, the new file or no file.
 
     Until the file is complete, it has a temporary name in the same folder: see :func:`is_temporary`.
     """

@@ -1,7 +1,7 @@
 """Read a config and merge `--cfg-options` into it, with errors and warnings for options without effect.
 
 MMEngine accepts any key and ignores unknown ones. Most configs also have variables at their top level, such as
-``data_root``. Their values are copied to where they are used while the file is read, so an option that sets such a
+``data_root``. While the file is read, their values are copied to the places of use. So an option that sets such a
 variable later has no effect.
 """
 

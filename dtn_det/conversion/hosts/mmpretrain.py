@@ -48,7 +48,7 @@ def _shift_image(model: nn.Module, name: str) -> None:
 
 
 class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
-    """The attention of ViT, DeiT and T2T-ViT as Locality Self-Attention."""
+    """The attention of ViT, DeiT and T2T-ViT, changed to Locality Self-Attention."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, input_dims)`` to ``(B, N, embed_dims)``."""
@@ -61,7 +61,7 @@ class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
 
 
 class LSAPretrainWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]
-    """Swin's window attention as Locality Self-Attention."""
+    """Swin's window attention, changed to Locality Self-Attention."""
 
 
 ATTENTION: Hosts = {

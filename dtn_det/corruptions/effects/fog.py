@@ -86,7 +86,7 @@ def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uin
     """Halve the distance between points. A new point is the mean of its four neighbours plus a random displacement.
 
     The first and last row and column of ``points`` serve only as neighbours. The result also has a first row and column
-    that serve only as neighbours, and such a last row and column if the map is periodic.
+    that serve only as neighbours. If the map is periodic, it has such a last row and column too.
     """
     rows, columns = points.shape[0] - 1, points.shape[1] - 1
     scale = amplitude * np.float32(2.0**-15)

@@ -1,6 +1,6 @@
 """Statistics of the six frost textures of ImageNet-C. The textures that this package draws get the same statistics.
 
-They were measured on ``frost1.png`` to ``frost6.jpg`` of github.com/hendrycks/robustness
+The statistics were measured on ``frost1.png`` to ``frost6.jpg`` of github.com/hendrycks/robustness
 (ImageNet-C/imagenet_c/imagenet_c/frost) with :func:`quantiles`, :func:`spectrum` and :func:`layout`. The second and the
 third file hold the same picture.
 """

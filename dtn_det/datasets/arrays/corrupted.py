@@ -41,7 +41,7 @@ class ArraySet:
     """A folder of arrays of corrupted images.
 
     Attributes:
-        catalog: The corruptions of the benchmark that the arrays belong to.
+        catalog: All corruptions of the arrays' benchmark.
         headers: The header of the array of each chosen corruption.
         corruptions: The chosen corruptions, in the order of the benchmark.
         labels: The label of each clean image, (N,).
@@ -73,7 +73,7 @@ class ArraySet:
         return next(iter(self.headers.values())).shape[1]
 
     def place(self, cell: Cell, row: int) -> tuple[str, int]:
-        """Return the file of a corrupted image and its row there, given the cell and the row of the clean image."""
+        """Return the file and the row of a corrupted image, given its cell and the row of the clean image."""
         return str(self.headers[cell.corruption].path), (cell.severity - 1) * self.num_images + row
 
     def list_images(self, cells: Sequence[Cell], limit: int | None, limit_seed: int) -> LabelledImages:

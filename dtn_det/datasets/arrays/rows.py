@@ -1,8 +1,8 @@
 """Images that are rows of a file, read one at a time: NumPy arrays, CIFAR's own batches, Parquet files.
 
 A NumPy array is never loaded: each row is read from its place in the file, so that the memory of a process does not
-depend on the size of the file. A batch of CIFAR is a pickle of 30 MB, which a process loads once. Of a Parquet file, a
-process holds one row group.
+depend on the size of the file. A batch of CIFAR is a pickle of 30 MB, which a process loads once. For a Parquet file, a
+process keeps one row group in memory.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class _BatchUnpickler(pickle.Unpickler):
     """Reads a batch of CIFAR. Only containers, numbers, bytes and arrays are allowed."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of NumPy's own constructors of arrays."""
+        """Return a constructor of NumPy arrays by its name; refuse all other names."""
         allowed = {("numpy", "dtype"), ("numpy", "ndarray"), ("numpy._core.multiarray", "_reconstruct")}
         allowed |= {("numpy._core.multiarray", "scalar"), ("_codecs", "encode")}
         # NumPy 2 renamed numpy.core to numpy._core.

@@ -35,7 +35,7 @@ class FoundNames:
 
 
 def is_foreign(name: str) -> bool:
-    r"""Return whether a name looks like a path of another machine: absolute, with ``..``, a backslash or a query.
+    r"""Return whether a name looks like a path of another machine: absolute, or with ``..``, a backslash or a query.
 
     >>> is_foreign("..\\upload\\1\\a.png"), is_foreign("/data/local-files/?d=a.png"), is_foreign("sub/a.png")
     (True, True, False)
@@ -66,8 +66,8 @@ def base_name(name: str) -> str:
 def find_names(names: Iterable[str], folder: Path) -> FoundNames:
     """Search for images that are not at the path that the COCO file gives.
 
-    Paths of another machine are matched by the file names at their ends, and only if all of them match. Exactly one
-    image in the folder or below it must have each file name, and no two paths may lead to the same image.
+    Paths of another machine are matched by file name, and only if all of them match: exactly one image in the folder or
+    below it has each file name, and no two paths lead to the same image.
 
     Args:
         folder: Folder that the names are relative to.
@@ -111,7 +111,7 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _agrees(name: str, place: Path) -> bool:
-    """Return whether a name can stand for a file: if it is a relative path, the file's path must end with it."""
+    """Return whether a name can stand for a file. A relative path must be the end of the file's path."""
     changed = name.replace("\\", "/")
     return is_foreign(changed) or str(place.absolute()).endswith(f"/{changed}")
 
@@ -211,7 +211,7 @@ class Holders:
 
     Attributes:
         base: The folder that was searched, with all folders below it.
-        places: For each name that was found, the sorted folders from which the name leads to an image.
+        places: For each name that was found, the sorted folders that have an image under this name.
         only: The only folder that has all images; None if no folder has them all, or several do.
     """
 
@@ -220,7 +220,7 @@ class Holders:
     only: Path | None
 
     def advice(self, name: str) -> str:
-        """Return advice, as the end of a sentence, on how to write a name that was found."""
+        """Return advice, as the end of a sentence, on how to correct a name whose image was found in another folder."""
         return folder_into_name(name, self.places[name], self.base)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from dtn_det.datasets.coco.values import are_numbers, number, place_of, whole_number
 
 _LARGEST_COORDINATE = 1e6
-# COCO writes a run length as characters of six bits each; the last one has its highest bit unset.
+# COCO encodes a run length as characters of six bits each. Only the last character has its highest bit unset.
 _RUNS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 _BYTES = re.compile(r"b(['\"]).*\1", re.DOTALL)
 
@@ -282,7 +282,7 @@ def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]
 
 
 def _is_beside_mask(row: Row, image: Row) -> bool:
-    """Return whether the box and the extent of the mask, both widened by half a pixel on each side, hardly overlap."""
+    """Return whether box and mask extent, widened by half a pixel on each side, have an IoU below _LEAST_OVERLAP."""
     mask = row.get("segmentation")
     # Masks whose size differs from the image's are reported when the file is read.
     if not mask or (isinstance(mask, dict) and mask["size"] != [image.get("height"), image.get("width")]):

@@ -74,10 +74,10 @@ def prepare_training(cfg: Any) -> tuple[Remark, ...]:
 def check_evaluation(
     cfg: Mapping[str, Any], split: str, checkpoint: str, content: Mapping[str, Any]
 ) -> tuple[Remark, ...]:
-    """Check that MMDetection's evaluation gives a detector's labels the same classes as its training did.
+    """Check that a detector's labels mean the same classes in MMDetection's evaluation as in its training.
 
     Returns:
-        A remark if names in the checkpoint were left out.
+        A remark if names in the checkpoint were ignored.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`; or a file has its categories in
@@ -143,7 +143,7 @@ def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]
     """Return the classes of the data sets that a config trains on, if their files are on this machine.
 
     Args:
-        tested: The evaluated set. A training set that was given as a file alone is assumed to have the same classes.
+        tested: The evaluated set. A training set without a type is assumed to have the same classes.
     """
     return dataset_classes(cfg, "train_dataloader", tested.wanted)
 
@@ -153,7 +153,7 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
 
     Args:
         loader: Key of the dataloader, such as ``'train_dataloader'``.
-        default: Classes of a set without a type, for which the command line gave a file alone.
+        default: Classes of a set without a type, as when the command line gives only a file.
 
     Raises:
         ClassNameError: The classes in the config are a string that is not the path of a file.
@@ -287,7 +287,7 @@ def _part(path: str) -> Any:
 
 
 def wanted_classes(where: str, settings: Mapping[str, Any]) -> WantedClasses | None:
-    """Return the classes that a data set takes from its file; None if it takes all or is not in COCO's format.
+    """Return the classes that a data set reads from its file; None for all classes or another format than COCO's.
 
     Args:
         where: Key of the data set in the config, for messages.

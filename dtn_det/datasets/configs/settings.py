@@ -60,7 +60,7 @@ def data_paths(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, str]]
 
 
 def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
-    """If a file or folder of a config is missing, list those with similar names, and the option to use one of them.
+    """List files or folders whose names are similar to a missing one, and the option to use one of them.
 
     Args:
         dataloader: Key of the dataloader whose data are missing.
@@ -124,7 +124,11 @@ def class_folder(dataset: Mapping[str, Any]) -> str | None:
 
 
 def classifier_dataset(kind: Any) -> Any:
-    """Return the Python class of a type of data set of mmpretrain, which may be a name; None for other types."""
+    """Return the Python class of a data set of mmpretrain; None for other types of data set.
+
+    Args:
+        kind: The class itself, or its name in mmpretrain's registry.
+    """
     try:
         if isinstance(kind, str):
             kind = require("mmpretrain.registry", "cls").DATASETS.get(kind)
@@ -192,7 +196,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
     """Check the labels in lists such as ``meta/train.txt``, whose lines hold the path of an image and its label.
 
     Args:
-        numbers: Each number of classes that the config states for the model, by its key in the config.
+        numbers: Numbers of classes of the model in the config, by their keys.
 
     Raises:
         InputError: A line has no label, a label is beyond the model's classes, or two lists give different labels to

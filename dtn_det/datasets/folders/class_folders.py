@@ -1,4 +1,4 @@
-"""The reader of class folders: clean images with their classes, for every command that needs them."""
+"""Read class folders: clean images with their classes, for all commands."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Listing:
 def list_images(
     root: Path, classes: str | None = None, limit: int | None = None, limit_seed: int = 0
 ) -> LabelledImages:
-    """List a folder of class folders with clean images.
+    """List the clean images in class folders.
 
     Args:
         root: The folder that holds the class folders, or a folder that has them in ``val``.
@@ -58,7 +58,8 @@ def list_images(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        InputError: The folder is something else, holds no images, or holds a class folder whose class is not known.
+        InputError: The folder does not hold class folders with clean images, holds no images, or holds a class folder
+            whose class is not known.
     """
     return label_images(recognise(root), classes, limit, limit_seed)
 
@@ -240,7 +241,7 @@ def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
 
 
 def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
-    """Describe an order of names, and give two names as an example that the other order would swap.
+    """Describe text order or natural order, with two names that the other order would swap.
 
     Args:
         order: ``'sorted'`` (text order) or ``'natural'``.

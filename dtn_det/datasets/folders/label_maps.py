@@ -108,7 +108,7 @@ def naming(names: Iterable[str]) -> str:
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Sort names as timm numbers the folders of a training set: ``class2`` before ``class10``.
+    """Sort names in the order in which timm numbers folders of classes: ``class2`` before ``class10``.
 
     Numbers within names are compared as numbers, and letters without regard to case.
     """
@@ -121,7 +121,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def guess_numbering(names: Sequence[str]) -> str:
-    """Choose by the folders' names how classes are numbered: return one of :data:`CLASSES`.
+    """Return the numbering of classes that the folders' names suggest: one of :data:`CLASSES`.
 
     Folders with wnids as names are ImageNet's classes, and so are 1,000 folders named by whole numbers, as in
     ImageNet-V2.
@@ -165,7 +165,7 @@ def _check_devkit(names: Sequence[str], root: Path | str) -> None:
 
 
 def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelMap:
-    """Use the numbers in the folders' names, without gaps and from 0 or 1, as the numbers of the classes."""
+    """Use the numbers in the folders' names as class numbers. They must start at 0 or 1 and have no gaps."""
     numbers = _numbers(names, root)
     first = 1 if min(numbers.values()) == 1 else 0
     missing = sorted({*range(first, len(names) + first)} - {*numbers.values()})
@@ -270,7 +270,7 @@ _FEWEST, _SHARE = 10, 0.9
 
 @cache
 def wnids_by_name() -> Mapping[str, tuple[str, ...]]:
-    """Return the wnids of ImageNet's classes, by the first English name of the class; empty if timm is not installed.
+    """Map the first English name of each ImageNet class to the wnids with this name; empty if timm is not installed.
 
     Only the letters of each name are kept. Two names, crane and maillot, are shared by two classes each.
     """

@@ -297,7 +297,7 @@ def works(
     return try_out(torch.device("cuda", device_index), dtype, channels, num_groups, head_rms, only_var)
 
 
-# This is what `torch.compiler.assume_constant_result` does, but importing that takes longer than importing torch.
+# This has the effect of `torch.compiler.assume_constant_result`, whose import takes longer than importing torch.
 works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

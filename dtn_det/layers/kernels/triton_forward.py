@@ -99,8 +99,8 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
     tl.store(table + fields + at, 1.0 / total)
     tl.store(table + 2 * fields + at, tl.sum(first_order, 0) / total)
     tl.store(table + 3 * fields + at, tl.sum(second_order, 0) / total)
-    # If an output has no significant weight, its coefficients are NaN, and the result must be NaN too. If a source has
-    # none, no output reads it.
+    # If an output has no significant weight, its coefficients are NaN, and the result must be NaN too. A source without
+    # a significant weight is read by no output.
     first = tl.min(source_first, 0)
     last = tl.max(source_last, 0)
     tl.store(bounds + at, tl.where(last < 0, 0, first))
@@ -152,9 +152,9 @@ def _moments(
     """Compute mean and variance over the sources of each token of a tile, along one axis.
 
     ``values`` and ``spreads`` (variances to add) point at the tile itself. The next position along the axis is ``step``
-    elements further. Returns the pilot, the mean relative to the pilot, and the variance; with ``DERIVATIVES`` also the
-    derivatives of this mean and of the second moment around the pilot with respect to the linear and the quadratic
-    coefficient.
+    elements further. Returns the pilot, the mean relative to the pilot, and the variance. With ``DERIVATIVES``, also
+    returns the derivatives of this mean and of the second moment around the pilot, with respect to the linear and to
+    the quadratic coefficient.
     """
     best = tl.load(table + position, mask=valid, other=0.0)
     share = tl.load(table + fields + position, mask=valid, other=0.0)

@@ -153,9 +153,9 @@ class _RunningMomentsNorm(AcrossTokensNorm):
 class TokenBatchNorm(_RunningMomentsNorm):
     """BatchNorm: mean and variance over all tokens of the batch, per channel (Ioffe & Szegedy, arXiv:1502.03167).
 
-    In evaluation mode, running statistics are used: exponential moving averages, with ``momentum``, of the mean and of
-    the unbiased variance, as in ``nn.BatchNorm1d``. As with that class, each process uses the statistics of its own
-    batch, and DistributedDataParallel sends the buffers of rank 0 to all processes before each forward pass.
+    Three things are as in ``nn.BatchNorm1d``. In evaluation mode, running statistics are used: exponential moving
+    averages, with ``momentum``, of the mean and of the unbiased variance. In training, each process uses the statistics
+    of its own batch. DistributedDataParallel sends the buffers of rank 0 to all processes before each forward pass.
     ``SyncBatchNorm.convert_sync_batchnorm`` has no effect. Activation checkpointing updates the running statistics
     twice per step.
 

@@ -79,7 +79,7 @@ def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], 
     """Write the figures as PDF, SVG and PNG; each file is complete or absent.
 
     Args:
-        folder: Where the files go; made if it does not exist.
+        folder: Folder for the files, created if it does not exist.
 
     Returns:
         The files of each figure by its name, and :attr:`Drawn.left_out`.

@@ -1,4 +1,4 @@
-"""The figures of means: for each group of corruptions, and corrupted against clean."""
+"""Figures of means: one by group of corruptions, and one of corrupted against clean performance."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _dot(axis: Any, data: FigureData, model: str, number: Number, place: float) 
 
 @drawing()
 def draw_clean_corrupted(report: Report, section: Section) -> Figure:
-    """Draw the mean under corruption against the number on clean images, as a point with both intervals for each model.
+    """Draw a point with both intervals for each model: the mean under corruption against the number on clean images.
 
     An arrow leads from the first to the second of two twins, see :func:`~dtn_det.reports.figures.data.marks_of`.
 

@@ -61,9 +61,9 @@ def _or_none(value: Any) -> Any:
 def csv_table(table: Table, report: Report) -> str:
     """Return one table as CSV: a line of headings and a line for each row, numbers with ten digits.
 
-    Each line can be copied into another file, because it also says whether its numbers are partial (column ``note``)
-    and where they come from. Published numbers have the column ``published``, measured numbers have columns on data and
-    corruptions. Each end of an interval has a column of its own.
+    Each line can be copied into another file, because the line also says whether its numbers are partial (column
+    ``note``) and where they come from. Published numbers have the column ``published``, measured numbers have columns
+    on data and corruptions. Each end of an interval has a column of its own.
     """
     about = report.provenance
     facts = [about.data, str(about.num_images), about.selection, about.corruption, about.date]

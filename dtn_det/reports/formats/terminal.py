@@ -1,4 +1,4 @@
-"""Prints tables, and comparisons of two models, on a terminal."""
+"""Print tables, and comparisons of two models, on a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not s
 
 
 def terminal_table(table: Table) -> RichTable:
-    """Convert a table to a table of the library rich, as wide as its contents and without the notes."""
+    """Convert a table to rich's class of tables, as wide as its contents and without the notes."""
     title = _text(", ".join(filter(None, (table.title, table.note))), "bold")
     drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     drawn.add_column(_text(table.label), vertical="bottom", max_width=_LONGEST_LABEL, overflow="fold")
@@ -122,14 +122,14 @@ def _cell(cell: TableCell, column: Column, style: str) -> Text:
 
 
 def _text(text: str, style: str = "") -> Any:
-    """Make a text of the library rich in which square brackets are not markup."""
+    """Make a rich text whose square brackets are not read as markup."""
     return Text(one_line(text), style)
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print the verdict, then groups and corruptions, each sorted by how much the second model gains.
 
-    On a terminal of 80 columns this takes at most 23 lines if the names of the models fit into a line.
+    On a terminal of 80 columns, the output has at most 23 lines if the names of the models fit into a line.
     """
     for line in (sentence(comparison), second_sentence(comparison)):
         if line:

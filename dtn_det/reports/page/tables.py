@@ -60,8 +60,8 @@ class ViewColumn:
         group: Header above the title that the column shares with its neighbours; empty without one.
         better: ``up`` if larger numbers are better, ``down`` if smaller ones are, else empty.
         group_tells: Whether `better` is shown in the shared header rather than in the header of the column.
-        role: ``model`` or ``corruption`` if the texts are names of these; in a column of numbers, if the header is one.
-            Else empty.
+        role: ``model`` or ``corruption`` if the texts (in a column of numbers: the header) are names of models or
+            corruptions; else empty.
         numeric: Whether the column holds numbers.
         head: Whether the texts are the headers of the rows.
         about: The full name if the title is an abbreviation, else empty.
@@ -127,7 +127,7 @@ class PageTable:
 
     @property
     def filters(self) -> tuple[Role, ...]:
-        """The roles by which the table can be filtered. It must have enough different names of a role."""
+        """The roles for which the table has enough names to be filtered by them."""
         return tuple(role for role in ROLES if self._choices(role) >= _FEWEST)
 
     @property
@@ -157,7 +157,7 @@ class PageTable:
 
 
 def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[PageTable, ...]:
-    """Make a table of the main numbers for each section and set of corruptions, and tables of published numbers."""
+    """Make summary tables: main numbers for each section and set of corruptions, and published numbers."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -242,7 +242,7 @@ def model_view(report: Report) -> PageTable:
 
 
 def _with_places(table: Table) -> Table:
-    """Replace the names of models in the headers of a table of a pair by `first` and `second`, which fit any pair."""
+    """Replace the names of a pair's models in the headers of its table by `first` and `second`, which fit any pair."""
     first, second, *others = table.columns
     first, second = replace(first, heading="first", span="number"), replace(second, heading="second", span="number")
     return replace(table, label="Under", columns=(first, second, *others))

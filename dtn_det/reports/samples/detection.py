@@ -194,7 +194,7 @@ class _Detections:
         self._unit = lru_cache(maxsize=4)(self._read)
 
     def has(self, number: int) -> bool:
-        """Return whether the image was evaluated; images that could not be read were not."""
+        """Return whether the image was evaluated; False for an image that could not be read."""
         return any(key[0] == number for key in self._of(number))
 
     def get(self, number: int, cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:

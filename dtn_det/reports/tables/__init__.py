@@ -28,8 +28,8 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
 def sweep_tables(report: Report) -> tuple[Table, ...]:
     """Make the tables that a sweep prints at its end. They are fewer than in a report, and have one more decimal.
 
-    For classifiers, these are the summary, the error and, with a baseline, the CE under each corruption; for detectors,
-    every average precision, and AP under each corruption at each severity.
+    For classifiers, they show the summary, and under each corruption the error and, with a baseline, the CE. For
+    detectors, they show every average precision, and the AP under each corruption at each severity.
     """
     found: list[Table] = []
     for section in report.sections:
@@ -50,7 +50,7 @@ def sweep_tables(report: Report) -> tuple[Table, ...]:
 
 
 def _explained(table: Table) -> Table:
-    """Add a note that explains the marks of the best numbers if a table has any."""
+    """Add a note that explains the marks of the best numbers, if the table has such marks."""
     marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
     if "best" not in marks:
         return table
@@ -61,7 +61,7 @@ def _explained(table: Table) -> Table:
 def _of_section(report: Report, section: Section, published: Sequence[PublishedRow]) -> Iterator[Table]:
     numbers = Numbers.of(report, section)
     rows = [row for row in published if row.kind == section.kind]
-    # Each set of corruptions has its tables, as no mean is over both sets.
+    # Each set of corruptions has tables of its own, because no mean includes both sets.
     for which in numbers.sets:
         yield summary_table(numbers, which, rows if which == numbers.sets[0] else ())
         if numbers.has(performance_measure(section.kind).mean, which):

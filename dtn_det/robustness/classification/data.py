@@ -111,7 +111,7 @@ def _prepare(options: ClassificationOptions) -> Prepared:
 
 
 def _catalog(options: ClassificationOptions, found: Recognised) -> Catalog:
-    """Return all corruptions of the benchmark to which a corrupted folder, or else the user's profile, belongs."""
+    """Return the corruptions of the benchmark: that of a corrupted folder, or else that of the user's profile."""
     if found.kind == "corrupted" and found.corruptions is not None:
         small = square_side(found.sizes) == SIDES["cifar-c"]
         return one_catalog(found.corruptions.names, options.corruptions, found.root, small=small)
@@ -133,7 +133,7 @@ def _words(options: ClassificationOptions, found: Recognised) -> Sequence[str]:
 
 
 def twin_options(options: ClassificationOptions, classes: str) -> ClassificationOptions | None:
-    """Return options to evaluate clean images of ImageNet-R's or ImageNet-A's classes; None if this does not apply.
+    """Return options to evaluate clean images of ImageNet-R's or ImageNet-A's classes; None for other sets.
 
     Args:
         options: The options to evaluate ImageNet-R or ImageNet-A itself.
@@ -251,7 +251,7 @@ def _check_made(options: ClassificationOptions) -> None:
 
 
 def _own_profile(found: Recognised, catalog: Catalog) -> str:
-    """Return the profile of a tree that names none, from its corruptions and, for ImageNet-C's, its image size."""
+    """Choose the profile of a tree that names none: by its corruptions, and for ImageNet-C by its image size."""
     if catalog is IMAGENET_C_CATALOG:
         return found.profile or "imagenet-c"
     return catalog.profile or "imagenet-3dcc"

@@ -54,11 +54,11 @@ class DetectionData:
 
     @property
     def pipeline_json(self) -> str:
-        """The pipeline as JSON for the model's manifest, because the numbers depend on it."""
+        """The pipeline as JSON for the model's manifest, because results depend on the pipeline."""
         return json.dumps(self.pipeline, default=str, sort_keys=True)
 
     def orientations(self) -> Orientations:
-        """Return what the files of the images say about their orientation (EXIF)."""
+        """Read the EXIF orientations of the image files."""
         as_stored, _ = ignores_orientation(self.pipeline)
         rows = [
             {"id": image.key, "file_name": path, "height": image.height, "width": image.width}

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detector:
-    """A model that is ready to detect.
+    """A detector with its weights.
 
     Attributes:
         model: Model of MMDetection, in evaluation mode.
-        settings: SHA-256 of its settings in the config, test settings included.
-        classes: Names of the classes that it was trained on; None if the checkpoint does not hold them.
+        settings: SHA-256 of the model's settings in the config, test settings included.
+        classes: Names of the classes in training; None if the checkpoint does not hold them.
         classes_in_label_order: Whether ``classes`` are known to be in the order of the model's labels.
-        training: How it was trained, as far as config and checkpoint show, and which of several sets of weights was
-            loaded.
+        training: How the model was trained, as far as config and checkpoint show, and which of several sets of weights
+            was loaded.
         remarks: What was decided when the checkpoint was read.
     """
 
@@ -52,7 +52,7 @@ class Detector:
 
     @property
     def precision(self) -> str:
-        """The precision as the manifest of the model names it."""
+        """Name of the precision in the model's manifest."""
         return "amp" if self.amp else "float32"
 
     @torch.no_grad()

@@ -152,7 +152,7 @@ class Store:
         """Replace the labels or annotations of the images in the store, and keep all records.
 
         Args:
-            manifest: The new manifest, which holds the hash of the labels that it replaces.
+            manifest: The new manifest, which holds the hash of the replaced labels.
 
         Returns:
             The store with the new manifest.
@@ -178,7 +178,7 @@ class Store:
         """Read the list of images: see :meth:`create`.
 
         Raises:
-            StoreError: Its file is damaged or absent.
+            StoreError: The file of the list is damaged or absent.
         """
         path = self.folder / "images.parquet"
         try:

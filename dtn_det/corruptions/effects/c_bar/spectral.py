@@ -44,7 +44,7 @@ class BlueMask:
 
 
 def brownish_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Add noise whose amplitude falls with the square of the frequency, separate noise to each channel."""
+    """Add noise whose amplitude falls with the square of the frequency, with separate noise for each channel."""
     (magnitude,) = settings.parameters
     return apply_brownish_noise(image, draw_brownish_noise(settings.stream, len(image), magnitude))
 
@@ -85,7 +85,7 @@ def apply_brownish_noise(image: ByteImage, noise: BrownishNoise) -> ByteImage:
 
 
 def apply_blue_mask(image: ByteImage, mask: BlueMask) -> ByteImage:
-    """Blacken pixels of a square image with these parameters."""
+    """Blacken the pixels of a square image that these parameters select."""
     amplitudes = np.sqrt(squared_frequencies(len(image))).astype(np.float32)
     kept = spectral_noise(amplitudes, mask.phases) > mask.threshold
     out: ByteImage = image * kept[:, :, None]

@@ -46,14 +46,14 @@ class Classifier:
         network: The module that holds the weights.
         forward: Function from images to logits, ``(N, classes)``. The images are ``(N, 3, H, W)`` uint8 RGB on the
             network's device, and not contiguous in memory.
-        view: The form of the images that workers prepare for it.
+        view: The form of the images that workers prepare for the model.
         protocol: The settings that results depend on besides weights and images.
-        versions: Versions of the libraries that it needs.
-        training: How it was trained, if that is known, and which of several sets of weights was loaded.
+        versions: Versions of the libraries that the model needs.
+        training: How the model was trained, if known, and which of several sets of weights was loaded.
         num_classes: Number of logits for each image; None if the model does not state it.
-        class_names: Names of the classes in the order of its logits; empty if its checkpoint and config hold none.
-        class_order: How its training numbered folders of classes: ``'sorted'`` or ``'natural'``, see
-            :data:`dtn_det.datasets.folders.label_maps.CLASSES`; empty if that is not known.
+        class_names: Names of the classes in the order of the logits; empty if checkpoint and config hold none.
+        class_order: How the training numbered class folders: ``'sorted'`` or ``'natural'``, see
+            :data:`dtn_det.datasets.folders.label_maps.CLASSES`; empty if unknown.
         remarks: What was decided when the checkpoint was read.
     """
 
@@ -159,8 +159,7 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
 
     Args:
         given: The user's ``mean`` and ``std``, each with a value for each channel or one for all; None takes timm's.
-        known: timm's settings for the model. If they lack the mean, it is 0; if they lack the standard deviation, it
-            is 1.
+        known: timm's settings for the model. A missing mean is 0, and a missing standard deviation is 1.
 
     Raises:
         InputError: The number of values is neither 1 nor the number of channels, a value is not finite, a ``std`` is

@@ -79,7 +79,7 @@ class StatedSettings:
         return (*built, Remark("stated_settings", what, source, len(others)))
 
     def facts(self, config: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, str]:
-        """Return facts for the store: where stated settings that differ from timm's are from, and the arguments."""
+        """Return facts for the store: the source of each stated setting that differs from timm's, and the arguments."""
         others = {key: self.places[key] for key in self.settings if not _same(config[key], taken[key])}
         places = "; ".join(f"{key} {place}" for key, place in others.items())
         built = {"arguments of the model": self._built()} if self.arguments else {}
@@ -200,7 +200,7 @@ def _beside(checkpoint: str, name: str) -> tuple[dict[str, Any], tuple[str, ...]
 
 
 def _size(value: Any) -> Any:
-    """Return timm's ``img_size`` as an ``input_size``."""
+    """Convert a pair ``img_size`` to timm's ``input_size`` (3, height, width); return other values unchanged."""
     return (3, *value) if isinstance(value, list | tuple) and len(value) == 2 else value
 
 
