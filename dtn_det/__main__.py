@@ -1,4 +1,4 @@
-"""`python -m dtn_det` runs the command line `dtn-det`, also if its script is not on the path."""
+"""`python -m dtn_det` runs the command line `dtn-det`, even if its script is not on the path."""
 
 import sys
 

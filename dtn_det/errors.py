@@ -54,7 +54,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class ClassCountError(CheckpointError):
-    """A checkpoint whose number of classes differs from the data's."""
+    """A checkpoint whose number of classes differs from that of the data."""
 
     def __init__(self, name: str, number: int, wanted: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Replace the norms in the stages of a backbone by DTN or another norm of tokens, and call the norms of its blocks."""
+"""Replace the norms in a backbone's stages by DTN or another norm of tokens, and call the norms of a block."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def stage_groups(
         The number of groups for each stage index.
 
     Raises:
-        ValueError: A key or the norm is unknown, a stage does not exist or is repeated, or ``num_groups`` has a wrong
-            form or does not divide the number of channels of its stage.
+        ValueError: A key or the norm is unknown. A stage does not exist or is repeated. ``num_groups`` has a wrong
+            form, or does not divide the number of channels of its stage.
     """
     cfg = dict(dtn_cfg or {})
     name = norm_type(cfg)

@@ -106,7 +106,7 @@ def _one_class(found: Recognised, images: LabelledImages) -> list[str]:
 
 
 def _unreadable(images: LabelledImages) -> list[str]:
-    """Read the pixels of a sample of the images, and return a problem if some of them cannot be read."""
+    """Read a sample of the images, and return a problem if any of them cannot be read."""
     bad = []
     looked_at = spread(images.images, LOOKED_AT)
     for image in looked_at:

@@ -66,8 +66,8 @@ def backbone_weights(
         prefix: Only names that start with this prefix are taken, and it is removed. A missing dot at its end is added,
             as in MMEngine. By default, whatever stands before the names of the family is removed: the prefix of
             ``torch.compile``, data parallelism, Lightning, a detector or a classifier.
-        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average; in a file of mmcv's
-            EMAHook, None takes the weights under the names of the model.
+        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None chooses the average; in a file of mmcv's
+            EMAHook, None chooses the weights under the names of the model.
 
     Returns:
         The tensors, under the names of the library that wrote them.

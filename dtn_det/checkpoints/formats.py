@@ -112,7 +112,7 @@ def _dcp(folder: Path) -> OtherFormat:
 
 
 def _deepspeed_root(folder: Path) -> Path | None:
-    """Return DeepSpeed's folder, with its script and a folder for each step; None if nothing here is DeepSpeed's."""
+    """Return the folder with DeepSpeed's script and one folder for each step; None if it is not DeepSpeed's."""
     if any(folder.glob("*_optim_states.pt")) or any(folder.glob("*mp_rank_*_model_states.pt")):
         return folder.parent
     steps = any(path.is_dir() for path in folder.glob("global_step*"))

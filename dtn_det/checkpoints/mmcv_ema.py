@@ -118,7 +118,7 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
     """Find the copies of the EMAHook in a state dict.
 
     Args:
-        content: Content of the file; its config has the priority of the hook.
+        content: Content of the file, whose config has the priority of the hook.
         own: Names of the model, if known. Buffers ``ema_...`` that the model itself has are not copies.
 
     Returns:

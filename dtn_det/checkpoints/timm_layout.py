@@ -163,7 +163,7 @@ def _class_token(name: str) -> str:
 
 
 def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
-    """Return whether the result only differs by adding the first row of a position embedding to the class token."""
+    """Return whether the first row of a position embedding was added to the class token, without other changes."""
     token = _class_token(name)
     if not name.endswith("pos_embed") or not {name, token} <= state.keys() & found.keys() or state[name].ndim != 3:
         return False
@@ -172,7 +172,7 @@ def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
 
 
 def _parts(name: str, bias: Tensor, found: StateDict) -> tuple[str, ...]:
-    """Return the names of the biases of queries and values in ``found`` if both are slices of ``bias``; else ``()``."""
+    """Return the names of the query and value biases in ``found`` if both are slices of ``bias``; else ``()``."""
     names = (name.replace("qkv.bias", "q_bias"), name.replace("qkv.bias", "v_bias"))
     if not {*names} <= found.keys() or bias.numel() % 3:
         return ()
@@ -212,6 +212,6 @@ def is_timm_model(name: str) -> bool:
 
 
 def with_biases(model: nn.Module) -> str:
-    """Return the name of timm's variant of a model with biases of queries, keys and values; empty if there is none."""
+    """Return the name of the model's variant in timm that has q, k and v biases; empty if there is none."""
     name = timm_name(model)
     return f"{name}_qkvb" if name and is_timm_model(f"{name}_qkvb") else ""

@@ -159,7 +159,7 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (str, _without_compile, _without_
 
 
 def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:
-    """Count the names that the model has, and those of them whose shape also equals the model's."""
+    """Count the names that the model has, and how many of these names have the same shape in the model."""
     # Extra state is not counted, because old files have none.
     known = [name for name in state if name in shapes and not name.endswith(EXTRA_STATE)]
     return len(known), sum(state[name].shape == shapes[name] for name in known)

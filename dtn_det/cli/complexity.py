@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.cost.complexity import config_complexity
     from dtn_det.training.config import load_config
 
-    # MMDetection prints while it builds models; this must not end up in the JSON.
+    # MMDetection prints while it builds models, and its output must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         result = config_complexity(load_config(args.config), tuple(args.shape))
     if args.format == "json":

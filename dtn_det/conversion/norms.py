@@ -45,17 +45,17 @@ def convert_norm(
     The model is changed in place. LeViT has no LayerNorm: there, the BatchNorm behind the first linear layer of each
     branch is replaced.
 
-    DTN (Shao et al., arXiv:2112.02624) needs the grid of the tokens. Hooks find it in the input ``(B, H, W, C)`` of the
-    norm or of its block, in the arguments of the block (``feat_size``, ``size``, ``hw_shape``, ``input_dimensions``,
-    ``height`` and ``width``), or in the output of the patch embedding. So images need not be square, and their size may
-    change from call to call. Prefix tokens are normalised by the statistics of LayerNorm.
+    DTN (Shao et al., arXiv:2112.02624) needs the grid of the tokens. Hooks find the grid in the input ``(B, H, W, C)``
+    of the norm or of its block, in arguments of the block, or in the output of the patch embedding. The arguments are
+    ``feat_size``, ``size``, ``hw_shape``, ``input_dimensions``, ``height`` and ``width``. So images need not be square,
+    and their size may change from call to call. Prefix tokens are normalised by the statistics of LayerNorm.
 
     The replaced norms are logged at level INFO; :func:`plan_norms` returns them without changing the model.
 
     Args:
         model: Any model whose blocks are elements of lists of modules and contain an attention each.
         norm: Name of the new norm, see :func:`dtn_det.layers.build_token_norm`.
-        layers: ``'authors'``: the norms of the blocks that DTN's authors convert, which are the first 10 of 12 blocks
+        layers: ``'authors'``: the norms of the blocks that DTN's authors convert. These are the first 10 of 12 blocks
             of a ViT, all stages but the last of PVT and other pyramids, and all blocks of Swin and of sequence models.
             ``'blocks'``: the norms of all blocks. Otherwise a regular expression to search for in the path of a norm,
             or a function of path and norm that returns whether to replace it.

@@ -68,7 +68,7 @@ class NormSite:
 
 @dataclass(frozen=True)
 class NormPlan:
-    """The norms of a model that a conversion replaces, and those that it keeps. Printing the plan lists both.
+    """The norms of a model that a conversion replaces or keeps. Printing the plan lists both.
 
     Attributes:
         kept: Path of each norm that stays, and the reason.
@@ -101,7 +101,7 @@ def plan_norms(
 ) -> NormPlan:
     """Choose the norms that a conversion replaces, without changing the model.
 
-    Arguments and errors are the same as those of :func:`dtn_det.convert_norm`.
+    Arguments and errors are as in :func:`dtn_det.convert_norm`.
 
     Raises:
         NoNormToConvertError: The model has no norm to replace. The error carries the plan with the reasons.

@@ -150,7 +150,7 @@ def plan_tree(
 
 
 def _suggested_profile(found: Recognised, layout: str) -> str:
-    """Return the profile for this image size if class folders hold small images, else the profile of the layout."""
+    """Return the profile of small images if class folders hold such images, else the profile of the layout."""
     of_size = found.profile if found.kind in READ_BY_CLASS else None
     return of_size if of_size is not None and get_profile(of_size).is_small else PROFILES_BY_LAYOUT[layout]
 

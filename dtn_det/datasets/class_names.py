@@ -106,8 +106,8 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
         others: Data sets and evaluators' files on which it is validated.
 
     Raises:
-        ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes, or
-            the labels of two sets mean different classes.
+        ClassNameError: A file lacks a name of the config. A name occurs twice. A head has another number of classes.
+            The labels of two sets mean different classes.
     """
     first = training[0]
     for one in (*training, *others):
@@ -142,8 +142,8 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
         model: The heads of the model and the names in its checkpoint.
 
     Raises:
-        ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes,
-            the checkpoint has other names, or the order of the labels cannot be known.
+        ClassNameError: A file lacks a name of the config. A name occurs twice. A head has another number of classes.
+            The checkpoint has other names. The order of the labels cannot be known.
     """
     first = tested[0]
     for one in tested:

@@ -1,4 +1,4 @@
-"""Attention weights and their statistics: how far and at which tokens each head looks, and what the class token sees.
+"""Attention weights and their statistics: how far and to which tokens each head attends, also from the class token.
 
 Swin, PVT and ViT do not return their attention weights, so the weights are recomputed from the inputs of attention
 modules, together with the places of queries and keys. The weights of a map are computed in pieces, so that maps of any
@@ -108,8 +108,8 @@ def window_pieces(
         attention: MMDetection's ``ShiftWindowMSA``.
         windows: ``(P, M * M, C)``, the input of its ``w_msa``: ``P`` windows of ``M`` by ``M`` tokens of the padded
             map, which is also shifted if there is a mask.
-        mask: ``(P, M * M, M * M)`` or None: 0 where both tokens are from the same part of the map, negative where
-            only the shift has brought them into one window.
+        mask: ``(P, M * M, M * M)`` or None: 0 where both tokens are from the same part of the map. Negative where only
+            the shift has brought them into one window.
         grid: ``(H, W)`` before padding.
 
     Yields:
@@ -266,8 +266,8 @@ def _pieces(
 class AttentionLook:
     """The attention of one block on one image.
 
-    Padding and prefix tokens have no position on the map. For all attributes but ``on_map``, the weights that a query
-    gives to tokens on the map are therefore scaled to a sum of 1.
+    Padding and prefix tokens have no position on the map. For all attributes but ``on_map``, a query's weights for
+    tokens on the map are therefore scaled to a sum of 1.
 
     Attributes:
         distance: ``(heads,)``, mean attention distance in tokens: the distance between a query and the keys, weighted
@@ -347,6 +347,6 @@ def _at_places(sums: Tensor, piece: AttentionPiece, size: int) -> Tensor:
     """Sum the values ``(P, heads, K)`` of ``P`` windows by the places of their keys: ``(heads, size)`` in float64."""
     place = piece.keys.place
     out = sums.new_zeros(sums.shape[1], size + 1)
-    # Keys that are on no map go to the last column, which is cut off.
+    # Keys without a place on the map go to the last column, which is cut off.
     out.index_add_(1, torch.where(place >= 0, place, size).flatten(), sums.transpose(0, 1).flatten(1))
     return out[:, :size].cpu().double()

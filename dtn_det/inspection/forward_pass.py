@@ -1,4 +1,4 @@
-"""One forward pass of a model, in which hooks read what goes into the norms and attentions of each block."""
+"""Run one forward pass of a model, in which hooks read the inputs of each block's norms and attention."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BlockLook:
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
         stride: Pixels of the network's input between neighbouring tokens.
-        key_ratio: Ratio of the sides of the grid of tokens to the sides of the grid of keys.
+        key_ratio: Side of the token grid divided by the side of the key grid.
         kind: Kind of its attention: ``window``, ``spatial reduction`` or ``global``.
         inside: ``(H, W)``, True for tokens of the image and False for tokens of the padding around it.
         norms: The norms by their names in the block.

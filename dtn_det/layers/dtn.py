@@ -33,10 +33,10 @@ LAYERNORM_GATE = 6.0
 class DTN(TokenNorm):
     """Dynamic Token Normalization: LayerNorm that also uses the statistics of neighbouring tokens.
 
-    Each group of channels blends two kinds of statistics: those of the token itself, as in LayerNorm, and those of the
-    tokens around it, weighted by a learned positional kernel. Two gates per group set the share of each kind (Shao et
-    al., "Dynamic Token Normalization Improves Vision Transformers", arXiv:2112.02624, Eqs. 4 to 7). The kernel
-    factorises by axis, so the layer is exact at any grid size, and the grid may change from call to call.
+    Each group of channels blends two kinds of statistics: the statistics of the token itself, as in LayerNorm, and the
+    statistics of the tokens around it, weighted by a learned positional kernel. Two gates per group set the share of
+    each kind (Shao et al., "Dynamic Token Normalization Improves Vision Transformers", arXiv:2112.02624, Eqs. 4 to 7).
+    The kernel factorises by axis, so the layer is exact at any grid size, and the grid may change from call to call.
 
     The class is a subclass of ``nn.LayerNorm``: it loads LayerNorm's ``weight`` and ``bias``, and optimizer rules for
     norm layers (no weight decay on ``weight``, ``bias`` and gates) apply to it.
@@ -50,8 +50,8 @@ class DTN(TokenNorm):
             variance.
         only_var: Blend the variance only. The mean is LayerNorm's, and there is no parameter ``mean_norm_weight``.
         init: ``'local'``, as in the paper: the kernel of each group is centred on one neighbour, and the gates are 0.5.
-            ``'layernorm'``: the gates are near 1, and ``head_rms`` and ``unbiased`` are False whatever their arguments,
-            so that a network trained with LayerNorm almost keeps its outputs when its norms become DTN.
+            ``'layernorm'``: the gates are near 1, and ``head_rms`` and ``unbiased`` are False whatever their arguments.
+            So a network trained with LayerNorm almost keeps its outputs when its norms become DTN.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``. ``mean_norm_weight``, ``var_norm_weight``: ``(G,)``, logits of the gates.

@@ -116,9 +116,9 @@ def open_models(
     facts: Sequence[Callable[[], ModelFacts]],
     rank: Rank,
 ) -> list[ModelStore]:
-    """Open the store and the models of a run, or create them, and check that they belong to this run.
+    """Open or create the store and the models of a run, and check that their manifests are of this run.
 
-    The first process opens or creates them, and then the other processes open them.
+    The first process opens or creates the store, and then all other processes open it.
 
     Args:
         facts: For each model, a function that computes the facts for reports. It is called only if the store has no

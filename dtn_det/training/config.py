@@ -230,7 +230,7 @@ def _runner_arguments() -> set[str]:
 
 
 def _copies(name: str, value: Any, node: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys in ``node`` with the given value; for a number or boolean, only those called ``name``."""
+    """Yield the dotted keys in ``node`` with the given value; for a number or boolean, only keys called ``name``."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         items = node.items()

@@ -77,7 +77,7 @@ def _continue(runner: Runner, config: str) -> None:
         runner.train()
     except ValueError as error:
         # torch's optimizers raise this error if their groups of parameters (by rate and weight decay) differ from the
-        # file's.
+        # groups in the file.
         if not str(error).startswith("loaded state dict"):
             raise
         raise CheckpointError(
@@ -108,8 +108,8 @@ def read_by_package(
     """Have a Runner load its checkpoint through :mod:`dtn_det.checkpoints`.
 
     * ``test``: all weights must fit, and norms take the options that they were trained with.
-    * ``start``, training from the weights of another training: weights that fit are loaded and the rest is logged, as
-      MMEngine does. Norms keep their own options, with a warning if the file has different options.
+    * ``start``, training from the weights of another training: weights that fit are loaded and all other weights are
+      logged, as in MMEngine. Norms keep their own options, with a warning if the file has different options.
     * ``resume``: all weights must fit, and the options must be the same.
 
     URLs whose schemes only MMEngine supports, such as ``torchvision://``, are loaded by MMEngine.

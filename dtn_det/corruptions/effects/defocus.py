@@ -1,6 +1,6 @@
 """Defocus blur: a lens that is out of focus turns each point into a disk with a smooth rim.
 
-A filter of 21 x 21 weights is slow. But the sum over a flat disk is a sum over one run of pixels in each row, and with
+A filter of 21 x 21 weights is slow. But the sum over a flat disk is a sum over one run of pixels in each row. With
 running sums along the row, each run needs only one subtraction. A small Gaussian filter then smooths the rim.
 """
 

@@ -26,7 +26,7 @@ def _flakes(height: int, width: int, settings: EffectSettings) -> FloatImage:
     mean, deviation, factor, threshold = settings.parameters[:4]
     upper, down = zoom_samples(height, factor, centred=settings.profile.original)
     left, across = zoom_samples(width, factor, centred=settings.profile.original)
-    # Noise is drawn only where it is visible; the rest of the layer would be cropped.
+    # Noise is drawn only where it is visible, because all other parts of the layer would be cropped away.
     noise = settings.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
     # At some sizes the enlargement is a pixel smaller than the image. Then the last row or column has no flakes.
     flakes = np.zeros((height, width), np.float32)

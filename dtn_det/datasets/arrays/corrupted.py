@@ -1,7 +1,7 @@
 """CIFAR-10-C, CIFAR-100-C and sets like them: an array of images for each corruption, beside one array of labels.
 
-``NAME.npy`` holds the images of all five severities of a corruption one after the other, each time in the order of the
-clean images: ``(5 * N, H, W, 3)`` uint8. ``labels.npy`` holds the labels of the N images five times (Hendrycks and
+``NAME.npy`` holds the images of one corruption, severity by severity from 1 to 5, each time in the order of the clean
+images: ``(5 * N, H, W, 3)`` uint8. ``labels.npy`` holds the labels of the N images five times (Hendrycks and
 Dietterich, zenodo.org/records/2535967 and 3555552).
 """
 

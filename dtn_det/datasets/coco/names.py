@@ -207,7 +207,7 @@ def _count(folder: Path, names: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Holders:
-    """The folders in which images with given names lie.
+    """The folders that contain images with given names.
 
     Attributes:
         base: The folder that was searched, with all folders below it.
@@ -242,7 +242,7 @@ def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
 
 
 def find_holders(base: Path, names: Sequence[str]) -> Holders:
-    """Find the folders in which images with given names lie.
+    """Find the folders that contain images with given names.
 
     Args:
         base: Folder to search, with all folders below it.

@@ -301,7 +301,7 @@ def _is_beside_mask(row: Row, image: Row) -> bool:
 
 
 def _area_fits(row: Row) -> bool:
-    """Return whether an area can be the area of the object's box, of a part of the box, or of the mask."""
+    """Return whether an area can belong to the object's box, to a part of the box, or to the mask."""
     area = float(row["area"])
     _, _, width, height = map(float, row["bbox"])
     # Some tools write the area as (width + 1) * (height + 1).

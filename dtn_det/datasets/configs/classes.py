@@ -1,4 +1,4 @@
-"""Gather what a config of MMDetection says about its classes, for :mod:`dtn_det.datasets.class_names`."""
+"""Collect the classes that a config of MMDetection states, for :mod:`dtn_det.datasets.class_names`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read from the data sets of a config the paths of their files and image lists, and the names of their classes."""
+"""Read the paths of files and image lists, and the names of classes, from the data sets of a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Number the classes of class folders by the names of the folders, and compare these names with those of models."""
+"""Number class folders by their names, and compare these names with the names of a model's classes."""
 
 from __future__ import annotations
 

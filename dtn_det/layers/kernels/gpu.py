@@ -25,8 +25,8 @@ from dtn_det.layers.plain import DTNOptions, DTNParameters
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Largest number of channels of a group. A program keeps all of them in registers, for at least COLUMNS tokens.
 MAX_GROUP_CHANNELS = 1024
-# Number of elements in the tile of a program, and number of its warps. TOKEN_TILE and TOKEN_WARPS are for the kernel
-# that computes statistics of tokens. Its tiles are smaller, because it loops over groups.
+# TILE is the number of elements in the tile of a program, and WARPS its number of warps. TOKEN_TILE and TOKEN_WARPS are
+# for the kernel that computes statistics of tokens. Its tiles are smaller, because it loops over groups.
 TILE = 2048
 WARPS = 8
 TOKEN_TILE = 512

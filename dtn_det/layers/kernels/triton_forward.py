@@ -6,8 +6,8 @@ A filter over an axis is a band matrix. Its weights are computed in registers fr
 (:func:`axis_kernel`), relative to the largest weight, so no matrix is stored and nothing overflows.
 
 The variance over the neighbours is computed first along the width and then along the height, by the law of total
-variance. Each axis takes one pass over the taps, in which values are taken relative to a pilot: the source with the
-largest weight ``w``. The error of such a variance is at most ``1 + 1 / w`` roundings, however large the means are.
+variance. Each axis needs one pass over the taps. Values are relative to a pilot: the source with the largest weight
+``w``. The error of such a variance is at most ``1 + 1 / w`` roundings, however large the means are.
 
 In the backward pass, ``m = P x`` and ``v = P x^2 - m^2`` give ``dx = P' (dm - 2 dv m) + 2 x P' dv``, which takes two
 linear filters. All values are taken relative to the token in the middle of the image, which only changes the rounding.
@@ -132,8 +132,8 @@ def _read(values, scales, rows, columns, SCALED: tl.constexpr):
 def _axis(coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH: tl.constexpr):
     """Return the results of :func:`axis_kernel` for an axis of a group, and the group's coefficients for this axis.
 
-    The results are pointers to the first position of the axis in ``bounds`` and ``table``, the number of elements from
-    one row of these to the next, and the linear and the quadratic coefficient.
+    Returns pointers to the first position of the axis in ``bounds`` and ``table``, the length of a row of these arrays,
+    and the linear and the quadratic coefficient.
     """
     start = group * (height + width)
     if ALONG_WIDTH:
@@ -262,7 +262,7 @@ def token_kernel(
             value *= factor[:, None]
         group_mean = tl.sum(value, 1) / D
         deviation = tl.where(columns[None, :], value - group_mean[:, None], 0.0)
-        # Merge the moments of this group with those of the groups before it.
+        # Merge the moments of this group into the moments of the groups before it.
         shift = group_mean - mean
         portion = 1.0 / (group + 1)
         mean += shift * portion
@@ -304,7 +304,7 @@ def output_kernel(
     D: tl.constexpr, HEAD_RMS: tl.constexpr, ONLY_VAR: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Compute the moments along the height from those along the width, blend them with LayerNorm's, and normalise."""
+    """Compute the moments along the height from ``row_mean`` and ``row_var``, blend LayerNorm's in, and normalise."""
     group = tl.program_id(0) % num_groups
     token, row, valid = _column_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T, COLUMNS)
     columns = tl.arange(0, BLOCK_D) < D

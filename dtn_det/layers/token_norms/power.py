@@ -104,9 +104,9 @@ class PowerNorm(AcrossTokensNorm):
         weight, bias = self.affine(tokens.dtype)
         return torch.addcmul(bias, normalized, weight)
 
-    # Graph compilers cannot trace a backward pass that changes a buffer. `_disable_dynamo` has the effect of
-    # `torch.compiler.disable` without importing the compiler, which takes as long as importing torch; torch's own
-    # optimizers use it.
+    # Graph compilers cannot trace a backward pass that changes a buffer. `_disable_dynamo`, which torch's own
+    # optimizers use, has the effect of `torch.compiler.disable`. It does not import the compiler, which takes as long
+    # as importing torch.
     @_disable_dynamo
     def _train(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         with torch.no_grad():

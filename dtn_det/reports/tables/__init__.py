@@ -19,7 +19,7 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
     """Make all tables of a report.
 
     Args:
-        published: Rows of published numbers, each to be added below the summary of its kind of results.
+        published: Rows of published numbers. Each row is added below the summary of its kind of results.
     """
     found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
     return (*found, model_table(report))

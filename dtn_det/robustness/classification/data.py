@@ -258,7 +258,7 @@ def _own_profile(found: Recognised, catalog: Catalog) -> str:
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """Return the images' side if it is a benchmark's and the user chose no profile, else the side of ``profile``."""
+    """Return the images' side if a benchmark uses it and the user chose no profile; else the side of ``profile``."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 

@@ -100,7 +100,7 @@ class Detector:
 def build_detector(
     cfg: Config, checkpoint: str, device: torch.device, amp: bool = False, weights: WeightsKind | None = None
 ) -> Detector:
-    """Build a config's model once and give it the weights of a checkpoint.
+    """Build the model of a config once, and load the weights of a checkpoint.
 
     Args:
         checkpoint: Path or URL.

@@ -119,7 +119,7 @@ class Store:
                 cls.check(folder)
                 if not path.is_file():
                     write_bytes(folder / "images.parquet", parquet_bytes(images))
-                    # Written last, because its presence says that the store exists.
+                    # Written last, because its presence marks an existing store.
                     write_json(path, manifest.to_dict())
         store = cls.open(folder)._with_policy_of(manifest)
         found = differences(store.manifest.to_dict(), manifest.to_dict())

@@ -57,7 +57,7 @@ def normalized(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def apply_turbulence(image: ByteImage, turbulence: Turbulence) -> ByteImage:
-    """Blend a square image with the noise that these parameters define."""
+    """Blend a square image with noise of these parameters."""
     noise = np.zeros(image.shape[:2], np.float32)
     gradients = turbulence.gradients.astype(np.float32)
     for octave in range(_OCTAVES):

@@ -75,7 +75,7 @@ def _phases(stream: Stream, shape: tuple[int, ...]) -> Floats:
 
 
 def apply_brownish_noise(image: ByteImage, noise: BrownishNoise) -> ByteImage:
-    """Add the noise that these parameters define to a square image."""
+    """Add noise with these parameters to a square image."""
     side = len(image)
     amplitudes = (1 / (squared_frequencies(side) + 1)).astype(np.float32)
     red, green, blue = (spectral_noise(amplitudes, phases) for phases in noise.phases)

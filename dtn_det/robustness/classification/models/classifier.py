@@ -158,12 +158,13 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
     """Return the ``mean`` and ``std`` that normalise a model's input, with a value for each channel.
 
     Args:
-        given: The user's ``mean`` and ``std``, each with a value for each channel or one for all; None takes timm's.
+        given: The user's ``mean`` and ``std``, each with a value for each channel or one for all; None to use timm's
+            values.
         known: timm's settings for the model. A missing mean is 0, and a missing standard deviation is 1.
 
     Raises:
-        InputError: The number of values is neither 1 nor the number of channels, a value is not finite, a ``std`` is
-            not positive, or the values are for pixels from 0 to 255.
+        InputError: The number of values is neither 1 nor the number of channels. A value is not finite, or a ``std`` is
+            not positive. The values are for pixels from 0 to 255.
     """
     neutral = {"mean": (0.0,), "std": (1.0,)}
     chosen = {name: known.get(name) or neutral[name] if one is None else one for name, one in given.items()}
