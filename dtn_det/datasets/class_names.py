@@ -43,7 +43,7 @@ class NamedSet:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The name of each label, as MMDetection numbers this set."""
+        """The names of the labels, in the order in which MMDetection numbers them."""
         wanted = set(self.wanted)
         return tuple(name for name in self.categories if name in wanted)
 
@@ -103,7 +103,7 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
 
     Args:
         training: Data sets on which the model is trained, at least one.
-        others: Data sets and evaluators' files on which it is validated.
+        others: Data sets and evaluators' files on which the model is validated.
 
     Raises:
         ClassNameError: A file lacks a name of the config. A name occurs twice. A head has another number of classes.

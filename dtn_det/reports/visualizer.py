@@ -25,8 +25,8 @@ class Scalar(NamedTuple):
     """A number in the form that the backends of a visualizer take.
 
     Attributes:
-        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the name of a number of masks
-            begins with ``segm_``.
+        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; for masks, ``<number>`` begins
+            with ``segm_``.
         value: The number, in the unit of :attr:`dtn_det.reports.contents.Section.numbers`.
         step: The severity for numbers whose tag ends in ``_by_severity``, None for all others.
     """

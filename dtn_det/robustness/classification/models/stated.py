@@ -49,8 +49,7 @@ class StatedSettings:
         """Return timm's data config, in which the stated settings replace timm's.
 
         Args:
-            fixed_size: Height and width that the model is built for, which no setting changes; None for a model that
-                takes any size.
+            fixed_size: Fixed height and width of the model, which no setting changes; None for a model of any size.
         """
         taken = {**config, **self.settings}
         if fixed_size is not None:
