@@ -192,8 +192,8 @@ class GiveGrid:
         elif self.fixed is not None:
             grid, padded = self._fixed(num_tokens), False
             if num_tokens != grid[0] * grid[1]:
-                # When activations are recomputed, the layout of a padded batch is no longer available, so use the
-                # recorded grid.
+                # When activations are recomputed, the layout of a padded batch is no longer available, so the recorded
+                # grid shows whether there is padding.
                 seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
                 padded = seen is not None and seen.padded
         else:
