@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dtn_det.robustness.options import ClassificationOptions
+    from dtn_det.robustness.sweep import Swept
 
 CLASSES = (
     "numbered by ImageNet's wnids, by the names of the folders (whole numbers from 0 or 1 are the classes, words are "
@@ -74,13 +75,15 @@ def options_of(args: argparse.Namespace, **values: Any) -> ClassificationOptions
 
 
 def evaluate(
-    args: argparse.Namespace, sets: Callable[[], Sequence[ClassificationOptions]], after: Callable[[Console], None]
+    args: argparse.Namespace,
+    sets: Callable[[], Sequence[ClassificationOptions]],
+    after: Callable[[Sequence[Swept], Console], None] = lambda swept, console: None,
 ) -> int:
     """Evaluate classifiers on sets, and print the results of each set.
 
     Args:
         sets: Returns the options of each set. It is called after a check for the packages that the models need.
-        after: Called in the first process when all sets are evaluated.
+        after: Called in the first process with all sets when they are evaluated.
 
     Returns:
         The exit code: 1 if an image could not be read and was left out, else 0.
@@ -104,6 +107,6 @@ def evaluate(
         console = Console()
         printer = SweepPrinter(console, args.baseline)
         run_classification(sets(), console, printer)
-        if printer.printed:
-            after(console)
+        if printer.swept:
+            after(printer.swept, console)
     return 1 if printer.left_out else 0

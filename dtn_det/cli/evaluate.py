@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 from dtn_det.cli import classifier_options, sweep_options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dtn_det.robustness.options import ClassificationOptions
+    from dtn_det.robustness.sweep import Swept
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +35,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="[NAME=]DIR",
         help="a set of images, once for each: any folder or file that `dtn-det mce --data` takes. Its name is that of "
         "the set that its files tell, such as imagenet-r, or NAME",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the main numbers of each model as a flat dictionary, such as imagenet-c/mce, for W&B or MLflow",
     )
     data = parser.add_argument_group("data")
     _per_set(data, "--clean", "DIR", "clean images, for corrupted ones on disk and for ImageNet-R and -A")
@@ -63,7 +72,27 @@ def run(args: argparse.Namespace) -> int:
     if args.baseline == "alexnet":
         # By default AlexNet is the baseline of each set that its published errors fit. For other sets it cannot be one.
         args.baseline = None
-    return classifier_options.evaluate(args, lambda: _sets(args), lambda console: None)
+    return classifier_options.evaluate(
+        args, lambda: _sets(args), lambda swept, console: _overview(args, swept, console)
+    )
+
+
+def _overview(args: argparse.Namespace, swept: Sequence[Swept], console: Console) -> None:
+    """Print the overview of all sets in the folder of the stores, and write its numbers if the user wants them."""
+    from dtn_det.reports.collect import ReportOptions
+    from dtn_det.reports.overview.collect import collect_overview
+    from dtn_det.reports.overview.grouping import open_sets
+    from dtn_det.reports.overview.results import flat_overview, print_overview
+    from dtn_det.system.files import write_json
+    from dtn_det.system.progress import say
+
+    names = swept[0].names
+    options = ReportOptions(models=names, baseline=args.baseline, pairs=(), replicates=0)
+    overview = collect_overview(open_sets([args.store], names), options)
+    print_overview(console, overview)
+    say(console, f"with intervals and differences: dtn-det report {args.store} --out DIR")
+    if args.json is not None:
+        write_json(args.json, flat_overview(overview))
 
 
 def _sets(args: argparse.Namespace) -> Sequence[ClassificationOptions]:

@@ -54,4 +54,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det mce`."""
-    return classifier_options.evaluate(args, lambda: (classifier_options.options_of(args),), lambda console: None)
+    return classifier_options.evaluate(
+        args, lambda: (classifier_options.options_of(args),), lambda swept, console: None
+    )

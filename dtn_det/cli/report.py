@@ -21,7 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "stores",
         nargs="+",
         metavar="STORE",
-        help="folder that `dtn-det mce` or `mpc` wrote, or LABEL=FOLDER, which calls its models LABEL/NAME",
+        help="folder that `dtn-det mce`, `evaluate` or `mpc` wrote, or LABEL=FOLDER, which calls its models "
+        "LABEL/NAME; of several sets, an overview is made",
     )
     parser.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder of the report")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only these, in this order [all]")
@@ -41,6 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
     parser.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures, if used")
     parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the main numbers of each model in a flat dictionary (imagenet-c/mce, ...), for W&B or MLflow",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="also write scalars and figures for TensorBoard to DIR/vis_data"
     )
 
@@ -49,8 +56,14 @@ def run(args: argparse.Namespace) -> int:
     """Run `dtn-det report`."""
     from rich.console import Console
 
+    from dtn_det.errors import ReportError
     from dtn_det.reports.collect import ReportOptions
+    from dtn_det.reports.formats.flat import flat_numbers
+    from dtn_det.reports.overview.grouping import open_sets
+    from dtn_det.reports.overview.results import flat_overview
+    from dtn_det.reports.overview.write import make_overview
     from dtn_det.reports.write import make_report
+    from dtn_det.system.files import write_json
 
     options = ReportOptions(
         models=args.models or (),
@@ -60,15 +73,28 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         processes=num_cores(),
     )
-    make_report(
-        args.stores,
-        args.out,
-        options,
-        Console(),
-        with_published=args.with_published,
-        data=args.data,
-        clean=args.clean,
-        frost=args.frost,
-        tensorboard=args.tensorboard,
-    )
+    sets = open_sets(args.stores, options.models)
+    if sets:
+        if args.data is not None or args.clean is not None:
+            raise ReportError(
+                "expected --data and --clean with the store of one set, got several sets: leave them out, or name one "
+                "store"
+            )
+        overview = make_overview(sets, args.out, options, Console(), tensorboard=args.tensorboard)
+        numbers = flat_overview(overview)
+    else:
+        report = make_report(
+            args.stores,
+            args.out,
+            options,
+            Console(),
+            with_published=args.with_published,
+            data=args.data,
+            clean=args.clean,
+            frost=args.frost,
+            tensorboard=args.tensorboard,
+        )
+        numbers = {model.name: flat_numbers(report, model.name) for model in report.models}
+    if args.json is not None:
+        write_json(args.json, numbers)
     return 0

@@ -57,8 +57,8 @@ def check_set(found: Recognised, classes: str | None = None) -> None:
         )
 
 
-def set_name(dataset: str, profile: str, *, corrupted: bool, real: bool = False) -> str:
-    """Return the name of a set in commands, folders and reports, such as ``imagenet-c`` or ``imagenet-r``.
+def set_title(dataset: str, profile: str, *, corrupted: bool, real: bool = False) -> str:
+    """Return the name of a set for readers, such as ``ImageNet-C`` or ``ImageNet-R``.
 
     Args:
         dataset: Name of the data set as it was recognised, such as ``ImageNet-R``; empty if it is not known.
@@ -69,12 +69,15 @@ def set_name(dataset: str, profile: str, *, corrupted: bool, real: bool = False)
     Returns:
         The name; empty if the data set is not known.
     """
-    name = dataset.lower().replace(" ", "-")
-    if not name or (real and not corrupted):
-        return f"{name}-real" if name else ""
-    suffix = "-c-bar" if profile.endswith("-bar") else "-c"
-    known = name.endswith(("-c", "-c-bar", "-3dcc"))
-    return f"{name}{suffix}" if corrupted and not known else name
+    if not dataset or (real and not corrupted):
+        return f"{dataset} Real" if dataset else ""
+    known = dataset.endswith(("-C", "-C-bar", "-3DCC"))
+    return f"{dataset}{'-C-bar' if profile.endswith('-bar') else '-C'}" if corrupted and not known else dataset
+
+
+def set_name(title: str) -> str:
+    """Return the name of a set in commands and folders, such as ``imagenet-c``, from that for readers."""
+    return title.lower().replace(" ", "-")
 
 
 def candidates(found: Recognised) -> list[str]:

@@ -54,7 +54,7 @@ def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> So
     models: dict[str, ModelStore | Imported] = {}
     places: dict[str, Path] = {}
     for text in stores:
-        label, folder = _label_and_folder(text)
+        label, folder = label_and_folder(text)
         for name, model in _models(folder):
             name = f"{label}/{name}" if label else name
             if name in models:
@@ -80,7 +80,12 @@ def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> So
     return sources
 
 
-def _label_and_folder(text: str | Path) -> tuple[str, Path]:
+def label_and_folder(text: str | Path) -> tuple[str, Path]:
+    """Divide ``LABEL=FOLDER``; the label is empty for a folder alone.
+
+    Raises:
+        ReportError: The label or the folder is empty.
+    """
     if isinstance(text, Path) or Path(text).exists() or "=" not in text:
         return "", Path(text)
     label, _, folder = text.partition("=")

@@ -105,13 +105,14 @@ class SweepPrinter:
         baseline: See :func:`sweep_report`.
 
     Attributes:
-        printed: Whether a set was printed. Only the first process prints.
+        swept: The sets that were printed. Only the first process prints.
         left_out: Whether an image could not be read and was left out of some numbers.
     """
 
     def __init__(self, console: Console, baseline: str | None) -> None:
         self.console, self.baseline = console, baseline
-        self.printed = self.left_out = False
+        self.swept: list[Swept] = []
+        self.left_out = False
         self._last: tuple[Report, str] | None = None
 
     def __call__(self, swept: Swept) -> None:
@@ -123,7 +124,7 @@ class SweepPrinter:
         if is_twin and self._last is not None:
             _print_drop(self.console, self._last[0], report, self._last[1])
         self.left_out = self.left_out or any(report.bad_images.values())
-        self.printed = True
+        self.swept.append(swept)
         self._last = report, recognised["dataset"]
 
 

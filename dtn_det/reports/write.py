@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ from dtn_det.reports.formats.latex import latex, latex_document
 from dtn_det.reports.formats.markdown import markdown, markdown_document
 from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.page import write_page
-from dtn_det.reports.samples import make_samples
+from dtn_det.reports.samples import Gallery, make_samples
 from dtn_det.reports.sources import open_sources
 from dtn_det.reports.tables import report_tables
-from dtn_det.reports.tables.published import published_for
+from dtn_det.reports.tables.published import PublishedRow, published_for
 from dtn_det.reports.tables.table import Table
 from dtn_det.reports.visualizer import log_report
 from dtn_det.system.files import is_temporary, locked, write_text
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Names of all files and folders of a report; a folder that contains anything else is not overwritten.
-_FOLDERS = ("tables", "figures", "vis_data")
+_FOLDERS = ("tables", "figures", "vis_data", "sets")
 _FILES = ("report.html", "report.md", "report.tex", "report.json")
 
 
@@ -64,6 +64,41 @@ def make_report(
     """
     # The stores are opened first, so that a wrong store leaves no empty folder behind.
     sources = open_sources(stores, options.models)
+    with report_folder(out), stages(console) as add_stage:
+        count = len(sources.models)
+        show = add_stage("Computing numbers and intervals", count)
+        begun: list[str] = []
+
+        def on_model(name: str) -> None:
+            show(len(begun), note=name)
+            begun.append(name)
+
+        report = collect(sources, options, on_model)
+        show(count)
+        gallery = None
+        if data is not None:
+            show = add_stage("Corrupting sample images", 1)
+            pairs = [pair for section in report.sections for pair in section.pairs]
+            gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
+            show(1)
+        show = add_stage("Writing tables, figures, and the page", 1)
+        remove_earlier(out, console)
+        published = published_for(report) if with_published else ()
+        left_out = write_report(report, out, gallery, published, tensorboard=tensorboard)
+        show(1)
+    _summarise(report, report_tables(report, published), out, console)
+    for figure, reason in left_out.items():
+        say(console, f"no figure {figure}: {reason}")
+    return report
+
+
+@contextmanager
+def report_folder(out: Path) -> Iterator[None]:
+    """Make the folder of a report, check that nothing else is in it, and keep other processes from writing there.
+
+    Raises:
+        ReportError: The folder cannot be made, or holds something other than a report.
+    """
     _make_folder(out)
     with _kept_if_filled(out), locked(out, "--out"):
         for entry in out.iterdir():
@@ -76,44 +111,32 @@ def make_report(
                 f"expected --out to be empty or the folder of an earlier report, got {out} with {foreign[0]!r} in it: "
                 "name another"
             )
-        earlier = (out / _FILES[-1]).exists()
-        with stages(console) as add_stage:
-            count = len(sources.models)
-            show = add_stage("Computing numbers and intervals", count)
-            begun: list[str] = []
+        yield
 
-            def on_model(name: str) -> None:
-                show(len(begun), note=name)
-                begun.append(name)
 
-            report = collect(sources, options, on_model)
-            show(count)
-            gallery = None
-            if data is not None:
-                show = add_stage("Corrupting sample images", 1)
-                pairs = [pair for section in report.sections for pair in section.pairs]
-                gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
-                show(1)
-            show = add_stage("Writing tables, figures, and the page", 3)
-            # Remove the earlier report only now, after all arguments of the user have proved valid.
-            if earlier:
-                say(console, f"the report in {out} is replaced")
-            for name in _FOLDERS:
-                shutil.rmtree(out / name, ignore_errors=True)
-            published = published_for(report) if with_published else ()
-            tables = report_tables(report, published)
-            write_tables(report, tables, out)
-            show(1)
-            _, left_out = write_figures(report, out / "figures")
-            if tensorboard:
-                log_report(report, out)
-            show(2)
-            write_page(out / _FILES[0], report, gallery, published)
-            show(3)
-        _summarise(report, tables, out, console)
-        for figure, reason in left_out.items():
-            say(console, f"no figure {figure}: {reason}")
-    return report
+def remove_earlier(out: Path, console: Console) -> None:
+    """Remove an earlier report; to be called only after all arguments of the user have proved valid."""
+    if (out / _FILES[-1]).exists():
+        say(console, f"the report in {out} is replaced")
+    for name in _FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def write_report(
+    report: Report,
+    out: Path,
+    gallery: Gallery | None = None,
+    published: Sequence[PublishedRow] = (),
+    *,
+    tensorboard: bool = False,
+) -> Mapping[str, str]:
+    """Write all files of a report into a folder, and return the reason for each figure that could not be drawn."""
+    write_tables(report, report_tables(report, published), out)
+    _, left_out = write_figures(report, out / "figures")
+    if tensorboard:
+        log_report(report, out)
+    write_page(out / _FILES[0], report, gallery, published)
+    return left_out
 
 
 def _make_folder(out: Path) -> None:
@@ -142,25 +165,44 @@ def _kept_if_filled(folder: Path) -> Iterator[None]:
 def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
     """Write a Markdown, CSV and LaTeX file for each table, and report.md, report.tex and report.json for all."""
     for table in tables:
-        path = out / "tables" / table.name
-        write_text(path.with_name(f"{table.name}.md"), markdown(table))
-        write_text(path.with_name(f"{table.name}.csv"), csv_table(table, report))
-        write_text(path.with_name(f"{table.name}.tex"), latex(table))
+        write_table(table, report, out)
+    write_documents(tables, out)
+    write_text(out / "report.json", to_json(report))
+
+
+def write_table(table: Table, report: Report, out: Path) -> None:
+    """Write a Markdown, CSV and LaTeX file for a table into the folder ``tables`` of a report."""
+    path = out / "tables" / table.name
+    write_text(path.with_name(f"{table.name}.md"), markdown(table))
+    write_text(path.with_name(f"{table.name}.csv"), csv_table(table, report))
+    write_text(path.with_name(f"{table.name}.tex"), latex(table))
+
+
+def write_documents(tables: Sequence[Table], out: Path) -> None:
+    """Write report.md and report.tex with all tables."""
     write_text(out / "report.md", markdown_document(tables))
     write_text(out / "report.tex", latex_document(tables))
-    write_text(out / "report.json", to_json(report))
 
 
 def _summarise(report: Report, tables: Sequence[Table], out: Path, console: Console) -> None:
     print_tables(console, tables[:1])
     for remark in report.remarks:
         say(console, remark)
+    name_places(console, out, {"figures as .pdf, .svg, .png": out / "figures"})
+
+
+def name_places(console: Console, out: Path, more: Mapping[str, Path]) -> None:
+    """Print where the files of a report lie.
+
+    Args:
+        more: Further files or folders, by what they are.
+    """
     places = {
         "the page": out / "report.html",
         "all tables for reading": out / "report.md",
         "all tables for a paper": out / "report.tex",
         "each table as .md, .csv, .tex": out / "tables",
-        "figures as .pdf, .svg, .png": out / "figures",
+        **more,
         "all numbers": out / "report.json",
     }
     for what, path in places.items():

@@ -29,7 +29,12 @@ def to_json(report: Report) -> str:
 
     A table is an object with its ``columns``, named as in :class:`dtn_det.reports.contents.Section`, and its ``rows``.
     """
-    content = {
+    return json.dumps(report_content(report), allow_nan=False) + "\n"
+
+
+def report_content(report: Report) -> dict[str, Any]:
+    """Return the contents of a report as objects that JSON can hold: see :func:`to_json`."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "task": report.task,
@@ -46,7 +51,6 @@ def to_json(report: Report) -> str:
             for section in report.sections
         ],
     }
-    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def _told(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
     names += [("differences", "Differences")] if pairs else []
     names += [("calibration", "Calibration")] if figures["reliability"] else []
     names += [("samples", "Images"), ("cells", "All conditions"), ("models", "Models"), ("provenance", "Provenance")]
-    page: str = _template().render(
+    page: str = page_template("page.html").render(
         title=page_title(report),
         lead=lead(report),
         facts=facts(report),
@@ -73,10 +73,10 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
         figures=figures,
         gallery=None if samples is None else gallery_data(report, samples),
         gallery_remarks=() if samples is None else samples.remarks,
-        css=_file("page.css"),
+        css=page_file("page.css"),
         script=script,
         plotly=_plotly()[0],
-        script_hashes=f"{_hash(script)} {_plotly()[1]}",
+        script_hashes=f"{script_hash(script)} {_plotly()[1]}",
     )
     return page
 
@@ -92,32 +92,36 @@ def write_page(
     write_text(path, render_page(report, samples, published))
 
 
-@lru_cache(maxsize=1)
-def _template() -> Any:
+@lru_cache(maxsize=2)
+def page_template(name: str) -> Any:
+    """Return a template of this folder, such as ``page.html``."""
     jinja = require("jinja2", "report")
-    environment = jinja.Environment(autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=False)
-    return environment.from_string(_file("page.html"))
+    environment = jinja.Environment(
+        autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=False, loader=jinja.FunctionLoader(page_file)
+    )
+    return environment.get_template(name)
 
 
-def _file(name: str) -> str:
+def page_file(name: str) -> str:
+    """Return the text of a file of this folder: a template, a style sheet or a script."""
     return resources.files("dtn_det.reports.page").joinpath(name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)
 def _script() -> str:
-    return "\n".join(_file(name) for name in _SCRIPTS)
+    return "\n".join(page_file(name) for name in _SCRIPTS)
 
 
 @lru_cache(maxsize=1)
 def _plotly() -> tuple[str, str]:
-    """Return Plotly's JavaScript, compressed by gzip and encoded as base64, and its :func:`_hash`."""
+    """Return Plotly's JavaScript, compressed by gzip and encoded as base64, and its :func:`script_hash`."""
     script: str = require("plotly.offline", "report").get_plotlyjs()
     # Compression also hides the link in a comment of the licence, so that the page's text has no link to the network.
     packed = gzip.compress(script.encode(), 9, mtime=0)
-    return base64.b64encode(packed).decode(), _hash(script)
+    return base64.b64encode(packed).decode(), script_hash(script)
 
 
-def _hash(script: str) -> str:
+def script_hash(script: str) -> str:
     """Return the hash with which the page's Content-Security-Policy allows this script alone."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"'sha256-{digest}'"

@@ -164,7 +164,7 @@ def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow]
             rows = [row for row in published if row.kind == numbers.section.kind] if which == numbers.sets[0] else []
             table = summary_table(numbers, which, rows)
             measured, *others = table.groups
-            found.append(_view(replace(table, groups=(measured,), notes=() if others else table.notes), ()))
+            found.append(view_of(replace(table, groups=(measured,), notes=() if others else table.notes), ()))
             if others:
                 filled = [place for place, _ in enumerate(table.columns) if any(_has(group, place) for group in others)]
                 apart = replace(
@@ -177,7 +177,7 @@ def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow]
                     # Leave out the notes on the sources, which have a column here.
                     notes=table.notes[:1],
                 )
-                found.append(_view(apart, ()))
+                found.append(view_of(apart, ()))
     return tuple(found)
 
 
@@ -193,7 +193,7 @@ def _only(group: Group, places: Sequence[int]) -> Group:
 def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """Make one table for each section and set of corruptions: the numbers of each corruption and group."""
     return tuple(
-        _view(corruption_table(numbers, which), [model.name for model in numbers.models])
+        view_of(corruption_table(numbers, which), [model.name for model in numbers.models])
         for numbers in sections
         for which in numbers.sets
     )
@@ -207,7 +207,7 @@ def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
             tables = [severity_table(numbers, which)]
             if numbers.section.kind != "top1":
                 tables.append(metrics_table(numbers, which))
-            found += [_view(table, ()) for table in tables if table is not None]
+            found += [view_of(table, ()) for table in tables if table is not None]
     return tuple(found)
 
 
@@ -238,7 +238,7 @@ def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 def model_view(report: Report) -> PageTable:
     """Make the table that describes the models and how they were evaluated."""
-    return _view(replace(model_table(report), title="What was evaluated"), ())
+    return view_of(replace(model_table(report), title="What was evaluated"), ())
 
 
 def _with_places(table: Table) -> Table:
@@ -253,7 +253,7 @@ def _stacked(
 ) -> PageTable:
     """Put tables with the same columns below each other; each row begins with the names of its table's models."""
     notes = {model.name: model_note(model, numbers.models) for model in numbers.models}
-    views = [_view(table, (), grouped=True) for _, table in tables]
+    views = [view_of(table, (), grouped=True) for _, table in tables]
     columns = tuple(
         ViewColumn(text, role="model", numeric=False, head=True, width=_width(model.name for model in numbers.models))
         for text in leading
@@ -270,7 +270,7 @@ def _stacked(
     return PageTable(name, heading, (*columns, *views[0].columns), tuple(rows), shared, tuple(told))
 
 
-def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> PageTable:
+def view_of(table: Table, models: Collection[str], *, grouped: bool | None = None) -> PageTable:
     """Convert a table of a report to a table of the page. The groups of rows become a column.
 
     Args:

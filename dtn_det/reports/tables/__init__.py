@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.measures import corruption_measure, performance_measure
@@ -12,7 +11,7 @@ from dtn_det.reports.tables.corruptions import corruption_table, grid_table, sev
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
-from dtn_det.reports.tables.table import Table
+from dtn_det.reports.tables.table import Table, explained
 
 
 def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tuple[Table, ...]:
@@ -21,7 +20,7 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
     Args:
         published: Rows of published numbers. Each row is added below the summary of its kind of results.
     """
-    found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
+    found = [explained(table) for section in report.sections for table in _of_section(report, section, published)]
     return (*found, model_table(report))
 
 
@@ -46,16 +45,7 @@ def sweep_tables(report: Report) -> tuple[Table, ...]:
         if section.kind != "top1":
             grids = (grid_table(numbers, model, "cells") for model in numbers.models)
             found += [grid for grid in grids if grid is not None]
-    return tuple(map(_explained, found))
-
-
-def _explained(table: Table) -> Table:
-    """Add a note that explains the marks of the best numbers, if the table has such marks."""
-    marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
-    if "best" not in marks:
-        return table
-    said = "Best in bold, second underlined." if "second" in marks else "Best in bold."
-    return replace(table, notes=(said, *table.notes))
+    return tuple(map(explained, found))
 
 
 def _of_section(report: Report, section: Section, published: Sequence[PublishedRow]) -> Iterator[Table]:

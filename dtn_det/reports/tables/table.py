@@ -167,6 +167,15 @@ def _decimals(cell: TableCell, column: Column) -> int:
     return column.decimals if cell.decimals is None else cell.decimals
 
 
+def explained(table: Table) -> Table:
+    """Add a note that explains the marks of the best numbers, if the table has such marks."""
+    marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
+    if "best" not in marks:
+        return table
+    said = "Best in bold, second underlined." if "second" in marks else "Best in bold."
+    return replace(table, notes=(said, *table.notes))
+
+
 _RANKED_WITH_SECOND = 3
 _CERTAIN = 1e-9
 _OF_BASELINE = ("CE", "mCE", "relative CE", "relative mCE")
@@ -308,7 +317,7 @@ def footer(report: Report) -> tuple[str, ...]:
     lines = [f"Data: {_data(report)}.", f"Corruptions: {about.corruption}."]
     if report.task == "classification":
         lines.append(f"CE and relative CE: {_baseline(report.baseline)}.")
-    lines.append(_intervals(report))
+    lines.append(intervals_line(report))
     versions = ", ".join(f"{library} {version}" for library, version in about.versions.items())
     lines.append(f"Versions: {versions}. Report of {about.date}.")
     return tuple(lines)
@@ -331,7 +340,8 @@ def _baseline(baseline: str | None) -> str:
     return f"divided by the errors of {baseline} on the same images"
 
 
-def _intervals(report: Report) -> str:
+def intervals_line(report: Report) -> str:
+    """Return the line of a footer on the intervals."""
     about = report.provenance
     if not about.replicates:
         return "Intervals: none."

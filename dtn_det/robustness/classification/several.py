@@ -9,7 +9,7 @@ from pathlib import Path
 from dtn_det.datasets.arrays.corrupted import open_arrays
 from dtn_det.datasets.folders.label_maps import SUBSETS
 from dtn_det.datasets.folders.recognise import Recognised, recognise
-from dtn_det.datasets.sets import NATURAL, candidates, set_name
+from dtn_det.datasets.sets import NATURAL, candidates, set_name, set_title
 from dtn_det.errors import InputError, StoreError
 from dtn_det.robustness.classification.data import NONE
 from dtn_det.robustness.options import ClassificationOptions
@@ -134,7 +134,7 @@ def _own_name(one: _Named, options: ClassificationOptions, common: Mapping[str, 
     if not corrupted and not one.natural and not real:
         corrupted = list(common["corruptions"]) != [NONE]
     profile = (common["profile"] or [found.profile or "imagenet-c"])[0]
-    name = set_name(found.dataset, profile, corrupted=corrupted, real=real)
+    name = set_name(set_title(found.dataset, profile, corrupted=corrupted, real=real))
     # Anything that is not a set of labelled images is refused later, with an error of its own.
     if not name and (corrupted or found.kind in ("class_folders", "array_images", "parquet")):
         raise InputError(

@@ -54,7 +54,7 @@ class ClassificationTask:
             OSError: There is too little shared memory.
         """
         views = tuple(self._views())
-        # One slot is needed for each image that is loaded ahead or goes through the models.
+        # One slot for each image that is loaded ahead or processed by the models.
         count = ahead + self._group_size
         self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
         return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
@@ -65,7 +65,7 @@ class ClassificationTask:
         """See :class:`dtn_det.robustness.sweep.Task`.
 
         Raises:
-            BadImageError: An image cannot be read, and bad images end the run.
+            BadImageError: An image cannot be read, and ``on_bad_image`` is not ``'record'``.
             ValueError: A model fails, or its output is not one finite logit for each image and class.
             DeviceMemoryError: The accelerator's memory is full.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from odd_folders import link_classes
 from dtn_det.cli.main import main
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.folders.label_maps import imagenet_subset, imagenet_wnids
-from dtn_det.datasets.sets import set_name
+from dtn_det.datasets.sets import set_name, set_title
 from dtn_det.robustness.classification.several import PER_SET, plan_sets
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import ModelStore, Store
@@ -80,10 +81,15 @@ def records(folder: str, model: str) -> dict[str, list[object]]:
 
 
 def test_each_set_has_a_store_as_of_mce_and_each_model_is_loaded_once(evaluate, cifar: list[str]) -> None:
-    out = evaluate(*cifar, models="one two")
+    out = evaluate(*cifar, "--json", "flat.json", models="one two")
     assert {path.name for path in Path("stores").iterdir()} == {"cifar-10", "cifar-10-c"}
     assert sys.modules["several_models"].made == [1, 2]
     assert out.index("cifar-10-c:") < out.index("Evaluating images")  # recognised before the first image
+    assert "Overview" in out
+    flat = json.loads(Path("flat.json").read_text())
+    right = sum(records("stores/cifar-10", "two")["correct"])
+    assert flat["two"]["cifar-10/top-1"] == pytest.approx(10 * right)  # of ten images, in percent
+    assert {"cifar-10/clean-ece", "cifar-10-c/mean-error"} <= {*flat["one"]}
     assert Store.open(Path("stores/cifar-10")).manifest.cells == (CLEAN,)
     assert len(Store.open(Path("stores/cifar-10-c")).manifest.cells) == 10
     words = ["mce", "python:several_models:one", "python:several_models:two", "--data", "cifar", "--store", "alone"]
@@ -142,7 +148,7 @@ def plan(tmp_path: Path, *sets: str, **per_set: list[str]) -> dict[str, Classifi
     ],
 )
 def test_names_of_sets(dataset: str, profile: str, corrupted: bool, real: bool, name: str) -> None:
-    assert set_name(dataset, profile, corrupted=corrupted, real=real) == name
+    assert set_name(set_title(dataset, profile, corrupted=corrupted, real=real)) == name
 
 
 class TestOptions:

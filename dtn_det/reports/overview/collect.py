@@ -1,0 +1,208 @@
+"""Computes an overview: the report of each set, the numbers that stand for a set, and the differences of models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from dtn_det.corruptions.catalog import IMAGENET_3DCC_CATALOG, IMAGENET_C_CATALOG
+from dtn_det.corruptions.cells import CLEAN
+from dtn_det.errors import ReportError
+from dtn_det.metrics.resampling import holm_by_key
+from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.reports.contents import Direction, Report, ReportModel
+from dtn_det.reports.labels import joined_notes
+from dtn_det.reports.numbers import Number, Numbers, PairedDifference
+from dtn_det.reports.overview.contents import Key, Overview, OverviewColumn
+from dtn_det.reports.overview.drops import drop_difference, drop_number, drops_of
+from dtn_det.reports.overview.grouping import SetSources
+from dtn_det.reports.sources import find_pairs, parse_pairs
+from dtn_det.robustness.store import ModelStore
+
+Pair = tuple[str, str]
+
+
+class _Found(NamedTuple):
+    """A column with the numbers of the models, notes on them, and the differences of pairs."""
+
+    column: OverviewColumn
+    numbers: Mapping[str, Number]
+    notes: Mapping[str, str]
+    changes: Mapping[Pair, PairedDifference]
+
+
+_NAMES = {IMAGENET_C_CATALOG.title: "mCE", IMAGENET_3DCC_CATALOG.title: "mCE_3d"}
+"""The name of the mCE over the corruptions of a benchmark."""
+
+
+def collect_overview(
+    sets: Sequence[SetSources], options: ReportOptions, on_set: Callable[[str], None] = lambda name: None
+) -> Overview:
+    """Compute the report of each set and the overview of all.
+
+    Args:
+        sets: At least one set.
+        options: The options of each report. Models, a baseline and pairs need not be in all sets.
+        on_set: Called with the name of each set before its report is computed.
+
+    Raises:
+        ReportError: A model has other weights on another set, or an option does not fit; see
+            :func:`dtn_det.reports.collect.collect`.
+        StoreError: A store is damaged.
+    """
+    _check_weights(sets)
+    names = list(dict.fromkeys(name for one in sets for name in one.sources.models))
+    baseline = None if options.baseline == "alexnet" else options.baseline
+    if baseline is not None and baseline not in names:
+        raise ReportError(f"expected --baseline out of alexnet, {', '.join(names)}, got {baseline!r}")
+    pairs = find_pairs(names, baseline) if options.pairs is None else parse_pairs(options.pairs, names)
+    reports: dict[str, Report] = {}
+    found: list[_Found] = []
+    remarks: list[str] = []
+    for one in sets:
+        on_set(one.title)
+        there = [":".join(pair) for pair in pairs if set(pair) <= set(one.sources.models)]
+        own = replace(
+            options,
+            models=tuple(one.sources.models),
+            baseline=baseline if baseline in one.sources.models else None,
+            pairs=there,
+        )
+        report = collect(one.sources, own)
+        reports[one.name] = report
+        remarks += [f"{one.title}: {text}" for text in report.remarks]
+        found += [part for part in _of_set(one, report, own) if not _shown(part, found)]
+    changes = {(*pair, one.column.key): change for one in found for pair, change in one.changes.items()}
+    return Overview(
+        models=tuple(_model(name, reports) for name in names),
+        columns=tuple(one.column for one in found),
+        numbers={(model, one.column.key): number for one in found for model, number in one.numbers.items()},
+        differences=_adjusted(changes, pairs),
+        pairs=pairs,
+        reports=reports,
+        titles={one.name: one.title for one in sets},
+        notes={(model, one.column.key): note for one in found for model, note in one.notes.items() if note},
+        remarks=tuple(remarks),
+    )
+
+
+def _check_weights(sets: Sequence[SetSources]) -> None:
+    """Refuse models of one name with other weights on another set."""
+    seen: dict[str, tuple[str, str]] = {}
+    for one in sets:
+        for name, model in one.sources.models.items():
+            if not isinstance(model, ModelStore):
+                continue
+            digest, first = seen.setdefault(name, (model.manifest.weights_hash, one.title))
+            if digest != model.manifest.weights_hash:
+                raise ReportError(
+                    f"expected one model of the name {name!r}, got other weights on {first} and on {one.title}: tell "
+                    "the stores apart with labels, such as first=STORE second=STORE, or evaluate one of them again"
+                )
+
+
+def _of_set(one: SetSources, report: Report, options: ReportOptions) -> Iterator[_Found]:
+    """Yield the numbers that stand for a set: of clean images top-1 and perhaps the drop, else one over corruptions."""
+    numbers = Numbers.of(report, report.sections[0])
+    which = numbers.sets[0]
+    corrupted = numbers.has("mean error", which)
+    if any(numbers.get(model.name, which, "error", CLEAN[0]) for model in numbers.models):
+        measure = "clean top-1" if corrupted else "top-1"
+        column = _column(one, measure, "%", "up")
+        yield _read(column, numbers, which, "error", CLEAN[0], flipped=True)
+    if corrupted:
+        # Papers give CIFAR and C-bar as mean errors; a model of the store as their baseline is in the set's own table.
+        name = _NAMES.get(numbers.catalog.title, "")
+        relative = bool(name) and numbers.has("mCE", which) and _is_imagenet(report)
+        column = _column(one, name, "", "down") if relative else _column(one, "mean error", "%", "down")
+        yield _read(column, numbers, which, "mCE" if relative else "mean error")
+        return
+    drops = drops_of(one.sources, options)
+    if drops:
+        changes = {
+            (first, second): drop_difference(drops[first], drops[second], options.level)
+            for first, second in report.sections[0].pairs
+            if first in drops and second in drops
+        }
+        yield _Found(
+            _column(one, "drop", "points", "down"),
+            {name: drop_number(drop, options.level) for name, drop in drops.items()},
+            {
+                name: joined_notes(_partial(report.model(name)), "partial (clean images)" if drop.partial else "")
+                for name, drop in drops.items()
+            },
+            {pair: change for pair, change in changes.items() if change is not None},
+        )
+
+
+def _is_imagenet(report: Report) -> bool:
+    """Return whether the classes are ImageNet's; imported results of a known benchmark have no setting of them."""
+    return report.provenance.settings.get("classes", "imagenet") == "imagenet"
+
+
+def _column(one: SetSources, measure: str, unit: str, direction: Direction) -> OverviewColumn:
+    return OverviewColumn(
+        f"{one.name}/{measure.lower().replace(' ', '-')}", one.name, one.title, measure, unit, direction
+    )
+
+
+def _read(
+    column: OverviewColumn, numbers: Numbers, which: str, name: str, scope: str = "", *, flipped: bool = False
+) -> _Found:
+    """Read a number of all models and its differences; an error is flipped to the accuracy."""
+    found = {}
+    for model in numbers.models:
+        number = numbers.get(model.name, which, name, scope)
+        if number is not None and math.isfinite(number.value):
+            found[model.name] = (
+                number._replace(value=100 - number.value, low=100 - number.high, high=100 - number.low)
+                if flipped
+                else number
+            )
+    changes = {}
+    for pair in numbers.section.pairs:
+        change = numbers.difference(pair, which, name, scope)
+        if change is not None:
+            changes[pair] = (
+                change._replace(value=-change.value, low=-change.high, high=-change.low) if flipped else change
+            )
+    notes = {name: joined_notes(number.note, _partial(numbers.report.model(name))) for name, number in found.items()}
+    return _Found(column, found, notes, changes)
+
+
+def _partial(model: ReportModel) -> str:
+    return f"partial ({model.partial})" if model.partial else ""
+
+
+def _shown(part: _Found, before: Sequence[_Found]) -> bool:
+    """Return whether the same accuracy on clean images stands in an earlier column, for the same images."""
+    return part.column.measure == "clean top-1" and any(
+        other.column.measure in ("top-1", "clean top-1")
+        and other.numbers.keys() == part.numbers.keys()
+        # Without a bootstrap, the ends of the intervals are NaN.
+        and all(np.array_equal(other.numbers[name], part.numbers[name], equal_nan=True) for name in part.numbers)
+        for other in before
+    )
+
+
+def _adjusted(
+    differences: Mapping[tuple[str, str, Key], PairedDifference], pairs: Sequence[Pair]
+) -> dict[tuple[str, str, Key], PairedDifference]:
+    """Adjust the p-values of each pair together, over all sets, by Holm's method."""
+    found = {}
+    for pair in pairs:
+        own = {key: change for key, change in differences.items() if key[:2] == pair}
+        p_values = holm_by_key({key: change.p_value for key, change in own.items()})
+        for key, change in own.items():
+            found[key] = change._replace(p_adjusted=p_values.get(key, math.nan))
+    return found
+
+
+def _model(name: str, reports: Mapping[str, Report]) -> ReportModel:
+    """Return the description of a model, that of the first set that has it; partial sets have notes of their own."""
+    of_model = [model for report in reports.values() for model in report.models if model.name == name]
+    return replace(of_model[0], partial="")
