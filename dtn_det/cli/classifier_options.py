@@ -58,6 +58,7 @@ def add_partial(group: argparse._ArgumentGroup) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options on how to run: device, batch size and the like, without models and data."""
+    sweep_options.add_order(parser.add_argument_group("the order"))
     run = parser.add_argument_group("the run")
     sweep_options.add_run(run, batch_size=128, batch="images of a batch", unit_size=64)
 

@@ -113,6 +113,26 @@ def add_jpeg(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--jpeg", action=argparse.BooleanOptionalAction, help="the JPEG step [that of the profile]")
 
 
+def add_order(group: argparse._ArgumentGroup) -> None:
+    """Add `--order`, `--reset` and `--order-seed`."""
+    group.add_argument(
+        "--order",
+        choices=("image", "cell"),
+        default="image",
+        help="all corruptions of an image, then the next image; or all images of a corruption and severity, then the "
+        "next severity, for models that adapt while they are tested [%(default)s]",
+    )
+    group.add_argument(
+        "--reset",
+        choices=("cell", "corruption", "never"),
+        help="with --order cell, call reset() of the models for each corruption and severity, for each "
+        "corruption, or never [cell]",
+    )
+    group.add_argument(
+        "--order-seed", type=int, default=0, metavar="N", help="of the order of images with --order cell [%(default)s]"
+    )
+
+
 def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit_size: int) -> None:
     """Add `--workers`, `--batch-size`, `--unit-size`, `--device`, `--amp` and `--launcher` of a sweep.
 

@@ -34,6 +34,11 @@ def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence
     return sorted((paths[place] for place in _lowest(paths, limit, seed, _path_hash)), key=by_folders)
 
 
+def shuffled(paths: Sequence[str], seed: int) -> list[int]:
+    """Return the indices of some paths in a random order that depends on the seed and the paths alone."""
+    return _lowest(paths, len(paths), seed, _path_hash)
+
+
 def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]:
     """Choose images that are identified by ids, as in COCO files.
 

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from dtn_det.checkpoints.two_networks import WeightsKind
     from dtn_det.corruptions.engine import ChannelOrder
 
+Order = Literal["image", "cell"]
+"""What a sweep of classifiers goes through: all cells of an image, then the next image; or all images of a cell."""
+
+Reset = Literal["cell", "corruption", "never"]
+"""Before what a model that adapts while it is tested is reset: each cell, each corruption, or nothing."""
+
 OnBadImage = Literal["fail", "record"]
 """What to do about an image that cannot be read: end the run, or leave the image out and record why."""
 
@@ -77,6 +83,9 @@ class ClassificationOptions(SweepOptions):
         baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
             AlexNet if its published errors fit the data.
         jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.
+        order: Whether models get all cells of an image in turn, or all images of a cell, as models that adapt need.
+        reset: With ``order`` ``cell``, before what the models are reset; None for ``cell``.
+        order_seed: With ``order`` ``cell``, the seed of the order of the images.
     """
 
     models: Sequence[str]
@@ -88,6 +97,9 @@ class ClassificationOptions(SweepOptions):
     names: Sequence[str] | None = None
     baseline: str | None = None
     jpeg: bool | None = None
+    order: Order = "image"
+    reset: Reset | None = None
+    order_seed: int = 0
     batch_size: int = 128
     unit_size: int = 64
 

@@ -1,16 +1,19 @@
-"""The loop of a sweep over units of images, which are shared among the processes (ranks) of a run.
+"""The loop of a sweep over its parts, which are shared among the processes (ranks) of a run.
+
+A part is a unit of images under all cells (a cell is a corruption at a severity), or, for models that adapt while they
+are tested, all images under some cells: see ``classification/by_cell.py``.
 
 A :class:`Task` decides how images are loaded and evaluated. There is one for classifiers and one for detectors. In both
-tasks, a worker process decodes each image once and makes its version for every cell, a corruption at a severity: see
-``images.py`` in the task's folder. The models run in the main process of each rank. A unit belongs to one rank and is
-evaluated in the same batches whatever the number of ranks, so the records do not depend on that number.
+tasks, a worker process decodes each image of a unit once and makes its version for every cell: see ``images.py`` in the
+task's folder. The models run in the main process of each rank. A part belongs to one rank and is evaluated in the same
+batches whatever the number of ranks, so the records do not depend on that number.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,20 +41,65 @@ _PREFETCHED = 2
 class Task(Protocol):
     """The part of a sweep that depends on its task: how images are loaded and how models are evaluated on them."""
 
-    def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Any], Iterator[Any]]:
+    def loading(self, requests: Iterable[int], ahead: int) -> tuple[Dataset[Any], Iterator[Any]]:
         """Return how images are loaded.
 
         Args:
-            images: Numbers of the images that :meth:`evaluate` will get, in this order.
+            requests: Numbers of what :meth:`evaluate` will get, in this order: see :meth:`Parts.requests`.
             ahead: How many items the worker processes make ahead of :meth:`evaluate`; 0 without worker processes.
 
         Returns:
             The dataset, whose items the worker processes make, and an iterator over the indices of these items, one for
-            each image. Each index is drawn at most ``ahead`` items before :meth:`evaluate` asks for its item.
+            each request. Each index is drawn at most ``ahead`` items before :meth:`evaluate` asks for its item.
         """
 
     def evaluate(self, items: Iterator[Any], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
-        """Return the records of one unit's images for each of the named models."""
+        """Return the records of one part for each of the named models."""
+
+
+class Parts(Protocol):
+    """The parts of a sweep, of which each is evaluated and written as a whole."""
+
+    def size(self, number: int) -> int:
+        """Return the number of items of a part."""
+
+    def requests(self, number: int) -> Iterable[int]:
+        """Return a number for each item of a part, from which :meth:`Task.loading` knows what to load."""
+
+    def pending(self, model: ModelStore) -> Iterable[int]:
+        """Return the numbers of the parts that a model still lacks."""
+
+    def write(self, model: ModelStore, number: int, records: pyarrow.Table) -> None:
+        """Write the records of a part, whole or not at all."""
+
+    def finish(self, model: ModelStore) -> None:
+        """Complete a model in the store, all of whose parts are written."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of images of a store, as :class:`Parts`."""
+
+    manifest: StoreManifest
+
+    def size(self, number: int) -> int:
+        """Return the number of images of a unit."""
+        return len(self.manifest.unit(number))
+
+    def requests(self, number: int) -> Iterable[int]:
+        """Return the numbers of the images of a unit."""
+        return self.manifest.unit(number)
+
+    def pending(self, model: ModelStore) -> Iterable[int]:
+        """See :class:`Parts`."""
+        return model.pending()
+
+    def write(self, model: ModelStore, number: int, records: pyarrow.Table) -> None:
+        """See :class:`Parts`."""
+        model.write(number, records)
+
+    def finish(self, model: ModelStore) -> None:
+        """Do nothing, because units are written as they remain."""
 
 
 @dataclass(frozen=True)
@@ -149,41 +197,46 @@ def run_sweep(
     workers: int,
     on_unit: Callable[[int, Mapping[str, pyarrow.Table]], None] = lambda number, records: None,
     rank: Rank | None = None,
+    parts: Parts | None = None,
 ) -> None:
-    """Evaluate every unit that is not in the store yet.
+    """Evaluate every part that is not in the store yet.
 
     Args:
-        store: Store for the records. The first rank keeps it locked.
-        workers: Number of processes of each rank that load and corrupt images; 0 to do so in the main process.
-        on_unit: Called with the number and the records of each unit that this rank has written.
+        store: Where the records go. The first rank keeps it locked.
+        workers: Processes of each rank that load and corrupt images; with 0 the main process does it.
+        on_unit: Called with the number and the records of each part that this rank has written.
+        parts: The parts of the sweep; None for the units of the store.
 
     Raises:
         ValueError: Another process is writing to this store.
         StoreError: Since this run opened its models, another run has begun a model of the same name.
-        OSError: A unit could not be written, or a worker or another process died; finished units are kept.
+        OSError: A part could not be written, or a worker or another process died; finished parts are kept.
     """
     rank = current_rank() if rank is None else rank
+    parts = Units(store.manifest) if parts is None else parts
     with ExitStack() as stack:
         stack.enter_context(_reporting_worker_deaths())
         if rank.is_first:
             stack.enter_context(store.writing())
             _check_unchanged(store, models)
         rank.barrier()
-        # All ranks must read the same list of pending units, so no rank may commit a unit before all have read the
+        # All ranks must read the same list of pending parts, so no rank may commit a part before all have read the
         # list.
-        pending = {model.manifest.name: set(model.pending()) for model in models}
+        pending = {model.manifest.name: set(parts.pending(model)) for model in models}
         rank.barrier()
         numbers = sorted(set().union(*pending.values()))[rank.number :: rank.count]
-        items = _items(task, [image for n in numbers for image in store.manifest.unit(n)], workers)
+        items = _items(task, itertools.chain.from_iterable(map(parts.requests, numbers)), workers)
         by_name = {model.manifest.name: model for model in models}
         for number in numbers:
             names = [name for name in by_name if number in pending[name]]
-            unit = itertools.islice(items, len(store.manifest.unit(number)))
-            records = task.evaluate(unit, names)
+            records = task.evaluate(itertools.islice(items, parts.size(number)), names)
             for name in names:
-                by_name[name].write(number, records[name])
+                parts.write(by_name[name], number, records[name])
             on_unit(number, records)
         rank.barrier()
+        if rank.is_first:
+            for model in models:
+                parts.finish(model)
 
 
 def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
@@ -195,12 +248,12 @@ def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
             )
 
 
-def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
-    """Yield the items of some images, which worker processes load in advance."""
-    dataset, requests = task.loading(images, _PREFETCHED * workers)
+def _items(task: Task, requests: Iterable[int], workers: int) -> Iterator[Any]:
+    """Yield the items that are requested, which worker processes make ahead."""
+    dataset, indices = task.loading(requests, _PREFETCHED * workers)
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        sampler=requests,
+        sampler=indices,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=_PREFETCHED if workers else None,

@@ -152,7 +152,7 @@ def _add_lines(
             shown = count.now
             text = f"{title}: {done:,}"
             if count.total is not None:
-                text += f" of {count.total:,}{f' {unit}' if unit else ''} ({done / count.total:.0%})"
+                text += f" of {count.total:,}{f' {unit}' if unit else ''} ({done / max(1, count.total):.0%})"
             text = ", ".join([text, *count.words(note)])
             say(console, text)
 

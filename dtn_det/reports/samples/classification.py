@@ -172,7 +172,7 @@ def _disagreements(
                 break
             number, cell = int(images[place]), cells[int((sign * gain[place]).argmax())]
             image = prepared.images.images[number]
-            (pixels,) = replace(prepared.source, cells=(cell,)).images(image)  # type: ignore[type-var]
+            (pixels,) = replace(prepared.source, cells=(cell,)).images(image)
             shown = _sample(image, number, [(cell, pixels)], of, names)
             found.append(Disagreement(pair[better], pair[worse], shown))
     return tuple(found)

@@ -30,7 +30,7 @@ from dtn_det.datasets.real_labels import with_real_labels
 from dtn_det.datasets.remarks import Remark
 from dtn_det.datasets.sets import NATURAL, check_set, label_set, list_set
 from dtn_det.errors import InputError
-from dtn_det.robustness.classification.images import SIDES, Cells, CorruptedHere, CorruptedOnDisk, CorruptedRows
+from dtn_det.robustness.classification.images import SIDES, CorruptedHere, CorruptedOnDisk, CorruptedRows, Source
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.manifest import hash_lines
 
@@ -52,7 +52,7 @@ class Prepared:
     images: LabelledImages
     digest: str
     cells: tuple[Cell, ...]
-    source: Cells
+    source: Source
     corruption: str
     side: int
     profile: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,11 +44,13 @@ class Item:
 
     Attributes:
         slot: Number of the slot; the pixels in the slot are meaningless if the image is bad.
+        cell: Number of the cell, if the slot holds the pixels under one cell alone.
     """
 
     image: int
     slot: int
     error: str | None = None
+    cell: int | None = None
 
 
 class Cells(Protocol):
@@ -141,6 +143,10 @@ class CorruptedRows:
             else:
                 path, row = self.arrays.place(cell, image.row)
                 yield open_rows(path).row(row)
+
+
+Source = CorruptedHere | CorruptedOnDisk | CorruptedRows
+"""All that makes or reads the versions of images."""
 
 
 def read_labelled(image: LabelledImage, side: int) -> ByteImage:
@@ -261,10 +267,10 @@ class ViewSlots:
         """The slots of each view, ``(count, cells, H, W, 3)`` uint8 RGB."""
         self._free = deque(range(count))
 
-    def requests(self, images: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield pairs of an image and the free slot to write it into. A slot is taken when its pair is requested."""
-        for image in images:
-            yield image, self._free.popleft()
+    def indices(self, requests: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """Yield pairs of a request and a free slot to write into. A slot is taken only when its pair is drawn."""
+        for request in requests:
+            yield request, self._free.popleft()
 
     def release(self, slot: int) -> None:
         """Mark a slot as free, because the models have processed its image."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -12,10 +12,12 @@ import torch
 from rich.console import Console
 
 from dtn_det._optional import require
+from dtn_det.cost.facts import ModelFacts
 from dtn_det.datasets.folders.image_files import printable, square_side
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.baseline import BaselineChoice, choose_baseline
+from dtn_det.robustness.classification.by_cell import CellOrder, CellTask, cell_order
 from dtn_det.robustness.classification.class_agreement import ClassSet
 from dtn_det.robustness.classification.data import Prepared, prepare, twin_options
 from dtn_det.robustness.classification.images import SIDES, CorruptedHere
@@ -26,8 +28,8 @@ from dtn_det.robustness.classification.task import ClassificationTask
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.sweep import Swept, joined, open_models, run_sweep
-from dtn_det.system.progress import say
+from dtn_det.robustness.sweep import Rank, Swept, joined, open_models, run_sweep
+from dtn_det.system.progress import meter, say
 
 if TYPE_CHECKING:
     import pyarrow
@@ -46,6 +48,14 @@ class _Ready:
     manifest: StoreManifest
     models: Sequence[ModelManifest]
     choice: BaselineChoice
+    order: CellOrder | None
+
+    def facts(self) -> list[Callable[[], ModelFacts]]:
+        """Return functions that compute the facts of each model, but not the FLOPs of models that may adapt."""
+        # Counting the FLOPs runs a model, which would change one that adapts.
+        if self.order is not None:
+            return [partial(ModelFacts, training=model.training) for model in self.classifiers]
+        return [partial(model.facts, self.prepared.side) for model in self.classifiers]
 
 
 def run_classification(
@@ -67,8 +77,9 @@ def run_classification(
     for options in sets:
         Store.check(options.store)
     with joined(sets[0].launcher, sets[0].device) as (rank, place):
+        order = cell_order(sets[0], rank.count)
         tell_user: Callable[[str], None] = partial(say, console) if rank.is_first else lambda text: None
-        ready = list(_ready_sets(sets, place, tell_user))
+        ready = list(_ready_sets(sets, order, place, tell_user))
         _check_different(ready)
         opened = [
             open_models(
@@ -76,7 +87,7 @@ def run_classification(
                 one.manifest,
                 image_table(one.prepared),
                 one.models,
-                [partial(model.facts, one.prepared.side) for model in one.classifiers],
+                one.facts(),
                 rank,
             )
             for one in ready
@@ -85,29 +96,36 @@ def run_classification(
             if len(sets) > 1:
                 tell_user(f"{one.options.store.relative_to(sets[0].store.parent)}:")
             warn_of_versions(models, one.classifiers, tell_user)
-            progress = SweepProgress(models, one.choice.name, rank)
-            _sweep(one.options, one.prepared, one.classifiers, models, place, progress, console)
+            if one.order is None:
+                progress = SweepProgress(models, one.choice.name, rank)
+                _sweep(one.options, one.prepared, one.classifiers, models, place, progress, console)
+            else:
+                _sweep_by_cell(one, one.order, models, place, rank, console)
             if rank.is_first:
                 on_swept(Swept(models[0].store, tuple(model.manifest.name for model in models)))
 
 
 def _ready_sets(
-    sets: Sequence[ClassificationOptions], place: torch.device, tell_user: Callable[[str], None]
+    sets: Sequence[ClassificationOptions],
+    order: CellOrder | None,
+    place: torch.device,
+    tell_user: Callable[[str], None],
 ) -> Iterator[_Ready]:
     """Read and check all sets, and load each model once for all sets of the same number of classes."""
     loaded: dict[tuple[str, int], Classifier] = {}
     for options in sets:
         if len(sets) > 1:
             tell_user(f"{options.store.name}:")
-        own = _ready(options, loaded, place, tell_user)
+        own = _ready(options, order, loaded, place, tell_user)
         yield own
         twin = twin_options(options, own.prepared.classes)
         if twin is not None:
-            yield _ready(twin, loaded, place, tell_user)
+            yield _ready(twin, order, loaded, place, tell_user)
 
 
 def _ready(
     options: ClassificationOptions,
+    order: CellOrder | None,
     loaded: dict[tuple[str, int], Classifier],
     place: torch.device,
     tell_user: Callable[[str], None],
@@ -118,16 +136,16 @@ def _ready(
     classes = ClassSet(prepared.found, prepared.images, options.clean)
     known = set(loaded)
     classifiers, renumbered = load_classifiers(
-        options.models, options.names, classes, prepared.side, options.weights, loaded
+        options.models, options.names, classes, prepared.side, options.weights, loaded, adapting=order is not None
     )
-    if set(loaded) != known:
+    if order is not None or set(loaded) != known:
         tell((remark for model in classifiers for remark in model.remarks), tell_user)
     tell(renumbered, tell_user)
     manifest = store_manifest(options, prepared)
     choice = _baseline(options, manifest, [model.name for model in classifiers])
     _warn(options, prepared, classifiers, tell_user)
-    models = [model_manifest(model, options, place) for model in classifiers]
-    return _Ready(options, prepared, classifiers, manifest, models, choice)
+    models = [model_manifest(model, options, place, order) for model in classifiers]
+    return _Ready(options, prepared, classifiers, manifest, models, choice, order)
 
 
 def _check_different(ready: Sequence[_Ready]) -> None:
@@ -184,6 +202,40 @@ def _sweep(
             on_image,
         )
         run_sweep(models[0].store, models, task, workers=min(options.workers, own), on_unit=progress.add, rank=rank)
+
+
+def _sweep_by_cell(
+    ready: _Ready, order: CellOrder, models: Sequence[ModelStore], device: torch.device, rank: Rank, console: Console
+) -> None:
+    options, prepared, classifiers = ready.options, ready.prepared, ready.classifiers
+    blocks = order.blocks(prepared.cells, prepared.images.images)
+    pending = sorted(set().union(*(blocks.pending(model) for model in models)))
+    own = sum(map(blocks.size, pending[rank.number :: rank.count]))
+    if not any((*model.pending(), *model.blocks()) for model in models):
+        return
+    cells, left = len(prepared.cells), sum(len(blocks.cells[number]) for number in pending)
+    if rank.is_first and left < cells:
+        say(console, f"{cells - left:,} of {cells:,} corruptions and severities are done already")
+    for model in classifiers:
+        model.network.to(device)
+    sources = [replace(prepared.source, cells=(cell,)) for cell in prepared.cells]
+    shown = console if rank.is_first and own else Console(quiet=True)
+    with meter(shown, "Evaluating", own, "images") as advance:
+        task = CellTask(
+            prepared.images,
+            sources[0],
+            prepared.side,
+            classifiers,
+            device,
+            options.batch_size,
+            options.amp,
+            options.on_bad_image,
+            options.batch_size,
+            partial(advance, 1),
+            sources=sources,
+            order=order,
+        )
+        run_sweep(models[0].store, models, task, workers=min(options.workers, own), rank=rank, parts=blocks)
 
 
 def _baseline(options: ClassificationOptions, manifest: StoreManifest, names: Sequence[str]) -> BaselineChoice:
@@ -247,12 +299,15 @@ def store_manifest(options: ClassificationOptions, prepared: Prepared) -> StoreM
     )
 
 
-def model_manifest(classifier: Classifier, options: ClassificationOptions, device: torch.device) -> ModelManifest:
+def model_manifest(
+    classifier: Classifier, options: ClassificationOptions, device: torch.device, order: CellOrder | None = None
+) -> ModelManifest:
     """Return the manifest of the weights and settings that a classifier's numbers depend on."""
     protocol = {
         "batch_size": str(options.batch_size),
         "precision": "amp" if options.amp else "float32",
         "device": device.type,
+        **({} if order is None else order.protocol),
     }
     return classifier.manifest(protocol, versions())
 
@@ -287,5 +342,5 @@ def warn_of_versions(
             for name, version in model.manifest.versions.items()
             if current.get(name, version) != version
         ]
-        if changed and model.finished():
+        if changed and (model.finished() or model.blocks()):
             say(f"warning: {model.manifest.name} was begun with other versions: {', '.join(changed)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -320,9 +320,9 @@ class DetectionTask:
     on_image: Callable[[int], None] = lambda count: None
     places: tuple[int, ...] | None = None
 
-    def loading(self, images: Sequence[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
+    def loading(self, requests: Iterable[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
         """See :class:`dtn_det.robustness.sweep.Task`."""
-        return self.images, iter(images)
+        return self.images, iter(requests)
 
     def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """Return the records of one unit's images, under the name of the only model.

@@ -6,6 +6,7 @@ Layout of the folder::
     images.parquet                   key and label, or annotations, of every image
     models/NAME/model.json           ModelManifest
     models/NAME/unit-000012.parquet  records of the images of unit 12 under every cell (corruption and severity)
+    models/NAME/block-0003.parquet   until the end of a sweep cell by cell, records of all images under some cells
 
 A unit is written under another name, flushed and renamed, so a kill or a full disk never leaves a part of a unit. A run
 that is started again repeats at most the unit that was interrupted.
@@ -20,13 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dtn_det.cost.facts import ModelFacts
-from dtn_det.errors import InputError, StoreError
+from dtn_det.errors import StoreError
 from dtn_det.robustness.store.files import (
     bad_images_of,
     check_name,
+    check_rows,
     folder_name,
     parquet_bytes,
     read_json,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _POLICY = "bad_images"
 _UNIT = re.compile(r"unit-(\d{6,})\.parquet")
+_BLOCK = re.compile(r"block-(\d{4,})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,9 @@ class Store:
     def _has_bad_images(self) -> bool:
         """Return whether an image was left out of the finished units of a model."""
         models = self.models().values()
-        return any(bad_images_of(model.read(number, ["image"])) for model in models for number in model.finished())
+        blocks = (read_parquet(path, ["image"]) for model in models for path in model.blocks().values())
+        units = (model.read(number, ["image"]) for model in models for number in model.finished())
+        return any(map(bad_images_of, (*blocks, *units)))
 
     def with_other_labels(self, manifest: StoreManifest, images: pyarrow.Table) -> Store:
         """Replace the labels or annotations of the images in the store, and keep all records.
@@ -247,7 +250,7 @@ class Store:
             # The manifest is replaced under the lock, so that no records of another running process get this manifest.
             with locked(self.folder, "--store"):
                 # A model without finished units, on a full GPU for example, may be begun again with other settings.
-                if model.finished():
+                if model.finished() or model.blocks():
                     text = "".join(f"\n  {line}" for line in lines)
                     raise StoreError(
                         f"expected the model {manifest.name!r} of the store {self.folder} to be the same, got:{text}\n"
@@ -283,6 +286,11 @@ class ModelStore:
         numbers = {int(match[1]) for match in matches if match}
         return {number for number in numbers if number < self.store.manifest.num_units}
 
+    def blocks(self) -> dict[int, Path]:
+        """Return the files of the blocks that a sweep cell by cell has finished, by number: see ``store/blocks.py``."""
+        matches = ((_BLOCK.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_file())
+        return {int(match[1]): path for match, path in matches if match}
+
     def pending(self) -> list[int]:
         """Return the numbers of the units that are still to be evaluated."""
         done = self.finished()
@@ -298,7 +306,11 @@ class ModelStore:
         Raises:
             OSError: The records could not be written, on a full disk for example. All earlier files are kept.
         """
-        path = self.folder / f"unit-{number:06d}.parquet"
+        self.write_records(f"unit-{number:06d}.parquet", records)
+
+    def write_records(self, name: str, records: pyarrow.Table) -> None:
+        """Write a file of records: see :meth:`write`."""
+        path = self.folder / name
         try:
             write_bytes(path, parquet_bytes(records))
         except OSError as error:
@@ -319,25 +331,10 @@ class ModelStore:
         wanted = None if columns is None else list(dict.fromkeys((*columns, "image", "cell")))
         try:
             table: pyarrow.Table = read_parquet(path, wanted)
-            self._check_rows(number, table)
+            check_rows(table, self.store.manifest.unit(number), range(len(self.store.manifest.cells)))
             return table if columns is None else table.select(columns)
         except Exception as error:  # pyarrow raises errors of its own kinds, OSError and ValueError
             raise StoreError(f"expected records in {path}, got: {error}. Delete the file and start again") from error
-
-    def _check_rows(self, number: int, table: pyarrow.Table) -> None:
-        """Raise a ValueError unless each image of a unit has one row for each cell, or none at all if it is bad."""
-        unit, count = self.store.manifest.unit(number), len(self.store.manifest.cells)
-        if table["image"].null_count or table["cell"].null_count:
-            raise InputError("rows without an image or a cell")
-        image, cell = (table[name].to_numpy().astype(np.int64) for name in ("image", "cell"))
-        inside = (image >= unit.start) & (image < unit.stop) & (cell >= 0) & (cell < count)
-        if not inside.all():
-            raise InputError("rows of other images or cells")
-        rows = np.bincount((image - unit.start) * count + cell, minlength=len(unit) * count)
-        wanted = np.ones((len(unit), count), np.int64)
-        wanted[[bad - unit.start for bad in bad_images_of(table)]] = 0
-        if not np.array_equal(rows, wanted.reshape(-1)):
-            raise InputError(f"{int((rows != wanted.reshape(-1)).sum())} rows that are missing or come twice")
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pyarrow.Table]:
         """Yield the records of all finished units in the order of their numbers, one unit at a time."""

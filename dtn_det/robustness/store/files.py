@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dtn_det._optional import require
-from dtn_det.errors import StoreError
+from dtn_det.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,6 +30,35 @@ def bad_images_of(table: pyarrow.Table) -> dict[int, str]:
     """Return the reason why each bad image of a unit has no rows; the keys are the numbers of the images."""
     told = (table.schema.metadata or {}).get(BAD_IMAGES)
     return {} if told is None else {int(number): str(text) for number, text in json.loads(told).items()}
+
+
+def with_bad_images(table: pyarrow.Table, bad: Mapping[int, str]) -> pyarrow.Table:
+    """Return records with the reason why each bad image has no rows, by the number of the image."""
+    return table.replace_schema_metadata({BAD_IMAGES: json.dumps(dict(bad)).encode()} if bad else None)
+
+
+def check_rows(table: pyarrow.Table, images: range, cells: Sequence[int]) -> None:
+    """Check that records have one row for each image and cell, but none for images that are named as bad.
+
+    Args:
+        images: Numbers of the images.
+        cells: Numbers of the cells.
+
+    Raises:
+        InputError: Rows are missing, repeated, of other images or of other cells.
+    """
+    if table["image"].null_count or table["cell"].null_count:
+        raise InputError("rows without an image or a cell")
+    image, cell = (table[name].to_numpy().astype(np.int64) for name in ("image", "cell"))
+    if not ((image >= images.start) & (image < images.stop) & np.isin(cell, cells)).all():
+        raise InputError("rows of other images or cells")
+    count = max(cells) + 1
+    rows = np.bincount((image - images.start) * count + cell, minlength=len(images) * count)
+    wanted = np.zeros((len(images), count), np.int64)
+    wanted[:, list(cells)] = 1
+    wanted[[bad - images.start for bad in bad_images_of(table)]] = 0
+    if not np.array_equal(rows, wanted.reshape(-1)):
+        raise InputError(f"{int((rows != wanted.reshape(-1)).sum())} rows that are missing or come twice")
 
 
 def check_name(name: str) -> None:

@@ -87,7 +87,7 @@ class Classifier:
                 raise
             raise InputError(
                 f"expected the model {self.name!r} to answer to images of shape {tuple(images.shape)}, got "
-                f"{type(error).__name__}: {error}: mend it, or name another. Finished units are kept"
+                f"{type(error).__name__}: {error}: mend it, or name another. What is finished is kept"
             ) from error
 
     def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:

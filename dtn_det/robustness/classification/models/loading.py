@@ -21,7 +21,9 @@ from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.robustness.store.files import check_name
 
 
-def load_classifier(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
+def load_classifier(
+    source: str, num_classes: int, weights: WeightsKind | None = None, *, adapting: bool = False
+) -> Classifier:
     """Load a model.
 
     Args:
@@ -29,6 +31,7 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
             ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
         weights: Which weights to take from a file with plain weights and an average: see
             :func:`dtn_det.checkpoints.load.load_weights`.
+        adapting: See :func:`load_python`.
 
     Raises:
         ValueError: The source has none of these forms, or the model cannot be loaded.
@@ -38,7 +41,7 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
 
         return load_timm(source, num_classes, weights)
     if source.startswith("python:"):
-        return load_python(source)
+        return load_python(source, adapting=adapting)
     if source.endswith(".py") or ".py@" in source:
         from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
 
@@ -56,6 +59,8 @@ def load_classifiers(
     side: int,
     weights: WeightsKind | None = None,
     loaded: dict[tuple[str, int], Classifier] | None = None,
+    *,
+    adapting: bool = False,
 ) -> tuple[list[Classifier], tuple[Remark, ...]]:
     """Load models, name them, and check that their classes are those of the data.
 
@@ -63,6 +68,7 @@ def load_classifiers(
         names: Names of the models in the store and in reports; None for names made from the sources.
         loaded: Models that are already loaded for other sets, by source and number of classes. Newly loaded models are
             added.
+        adapting: See :func:`load_python`.
 
     Returns:
         The models, with logits in the order of the data's classes, and remarks about how classes were matched.
@@ -77,10 +83,12 @@ def load_classifiers(
     for name in names or ():
         check_name(name)
     loaded = {} if loaded is None else loaded
+    models = []
     for source in sources:
-        if (source, classes.number) not in loaded:
-            loaded[source, classes.number] = _load(source, classes, weights)
-    models = [loaded[source, classes.number] for source in sources]
+        # A model that adapts is loaded for each set and each name, because it does not stay as it was loaded.
+        if adapting or (source, classes.number) not in loaded:
+            loaded[source, classes.number] = _load(source, classes, weights, adapting)
+        models.append(loaded[source, classes.number])
     if names is not None:
         models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     called = [model.name for model in models]
@@ -95,27 +103,33 @@ def load_classifiers(
     aligned: list[Classifier] = []
     remarks: list[Remark] = []
     for model in models:
-        check_number(model, classes, side)
+        # Counting logits runs a model, which would change one that adapts. Its first batch will show their number.
+        if not adapting or model.num_classes is not None:
+            check_number(model, classes, side)
         model, told = align(model, classes)
         aligned.append(model)
         remarks += told
     return aligned, tuple(remarks)
 
 
-def _load(source: str, classes: ClassSet, weights: WeightsKind | None) -> Classifier:
+def _load(source: str, classes: ClassSet, weights: WeightsKind | None, adapting: bool) -> Classifier:
     try:
-        return load_classifier(source, classes.number, weights)
+        return load_classifier(source, classes.number, weights, adapting=adapting)
     except ClassCountError as error:
         raise InputError(classes.fault(error.number, error.name)) from error
 
 
-def load_python(source: str) -> Classifier:
+def load_python(source: str, *, adapting: bool = False) -> Classifier:
     """Load a model by calling a function of the user.
 
     The function takes no arguments. It returns a torch module that computes logits from images, ``(N, 3, H, W)``
     float32 RGB in [0, 1]. Or it returns a pair: a torch module, and a function that makes the module's input from
     images, ``(N, 3, H, W)`` uint8 RGB on the module's device. The Python module of the function may lie in the current
     folder.
+
+    Args:
+        adapting: Whether the model may adapt while it is tested. Its modules then stay in the mode, training or
+            evaluation, in which the function returns them.
 
     Raises:
         ValueError: There is no such function, it fails, or it returns something else.
@@ -138,7 +152,8 @@ def load_python(source: str) -> Classifier:
             f"expected {source!r} to return a torch module, or a module and a function that prepares its input, got "
             f"{type(made).__name__}"
         )
-    network.eval()
+    if not adapting:
+        network.eval()
     return Classifier(
         name=function_name,
         source=source,
