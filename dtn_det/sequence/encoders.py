@@ -221,7 +221,7 @@ def _reformer(
     return Encoder(SeededReformer(config, hash_seed), length, 2 * sizes.embed_dims)
 
 
-class SeededReformerLayer(ReformerLayer):
+class SeededReformerLayer(ReformerLayer):  # type: ignore[misc]
     """A layer whose dropout and hashing depend on the seed of the run.
 
     The reversible backward pass repeats the forward pass with the same seed. In transformers this seed comes from the
@@ -245,7 +245,7 @@ class SeededReformerLayer(ReformerLayer):
         return seed
 
 
-class SeededReformer(ReformerModel):
+class SeededReformer(ReformerModel):  # type: ignore[misc]
     """Reformer whose hashing uses the same rotations in each call in evaluation, and random ones in training.
 
     So in evaluation, the output for a sequence does not depend on other sequences of the batch, and the state of
@@ -256,7 +256,7 @@ class SeededReformer(ReformerModel):
     """
 
     def __init__(self, config: Any, evaluation_seed: int) -> None:
-        super().__init__(config)  # type: ignore[no-untyped-call]
+        super().__init__(config)
         self.evaluation_seed = evaluation_seed
         for layer in self.encoder.layers:
             layer.__class__ = SeededReformerLayer
@@ -264,7 +264,7 @@ class SeededReformer(ReformerModel):
 
     # `wraps` preserves the names of the arguments, through which the conversion of norms finds the mask.
     @functools.wraps(ReformerModel.forward)
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, with the arguments and results of ``ReformerModel``."""
         with _generators_kept(self, None if self.training else self.evaluation_seed):
             return super().forward(*args, **kwargs)
