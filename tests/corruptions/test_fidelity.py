@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pictures import full_size_photographs, photographs, rmse
 from PIL import Image
+from scipy import fft
 
 from dtn_det.corruptions import corrupt
 
@@ -37,22 +38,21 @@ def test_deterministic_ones_equal_the_oracle(shared_dir, name, severity):
 def test_deterministic_ones_equal_the_package_at_another_size(shared_dir, name):
     pytest.importorskip("imagecorruptions")
     files = sorted((shared_dir / "data" / "coco_mini").rglob("*.jpg"))[:2]
-    assert files
-    for file in files:
+    for file, severities in zip(files, ((1, 3, 5), (2, 4)), strict=True):
         image = np.array(Image.open(file).convert("RGB"))
-        for severity in range(1, 6):
+        for severity in severities:
             theirs = corrupt(image, name, severity, profile="coco-c", backend="imagecorruptions")
             difference = np.abs(corrupt(image, name, severity, profile="coco-c").astype(int) - theirs)
             assert difference.max() <= 1, severity
             assert (difference > 0).mean() <= MAY_DIFFER.get(name, 1e-3), severity
 
 
-def spectrum(difference: np.ndarray) -> np.ndarray:
-    """Energy of the change in eight rings of spatial frequency."""
-    energy = np.abs(np.fft.fft2(difference.astype(np.float64), axes=(0, 1))) ** 2
-    frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in difference.shape[:2]), indexing="ij"))
-    ring = np.minimum((frequency * 16).astype(int), 7)
-    return np.array([energy[ring == k].sum() for k in range(8)])
+def spectrum(differences: list[np.ndarray]) -> np.ndarray:
+    """Energy of the changes in eight rings of spatial frequency."""
+    height, width = differences[0].shape[:2]
+    energy = sum((np.abs(fft.rfft2(difference, axes=(0, 1))) ** 2).sum(axis=2) for difference in differences)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    return np.bincount(np.minimum(frequency * 16, 7).astype(int).reshape(-1), energy.reshape(-1))
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,24 @@ def spectrum(difference: np.ndarray) -> np.ndarray:
 )
 def test_random_ones_agree_with_the_package_in_strength_mean_and_spectrum(shared_dir, name, tolerance):
     pytest.importorskip("imagecorruptions")
-    images = photographs(shared_dir, 40)
-    draws = 2 if name in ("motion_blur", "elastic_transform") else 1  # one angle, one field for a whole image
+    # One angle, one field for a whole image.
+    draws = 2 if name in ("motion_blur", "elastic_transform") else 1
+    images = photographs(shared_dir, 20 if name in ("glass_blur", "elastic_transform") else 40)
     for severity in range(1, 6):
         strength, mean, energy = {}, {}, {}
         for backend in ("dtn_det", "imagecorruptions"):
             changes = [
-                corrupt(image, name, severity, key=f"{k} {draw}", profile="coco-c", backend=backend) - image.astype(int)
+                np.subtract(
+                    corrupt(image, name, severity, key=f"{k} {draw}", profile="coco-c", backend=backend),
+                    image,
+                    dtype=np.float32,
+                )
                 for k, image in enumerate(images)
                 for draw in range(draws)
-            ]  # fmt: skip
-            strength[backend] = np.sqrt(np.mean(np.square(changes)))
-            mean[backend] = np.mean(changes, axis=(0, 1, 2))
-            energy[backend] = sum(spectrum(change) for change in changes)
+            ]
+            strength[backend] = np.sqrt(np.mean([np.mean(change**2) for change in changes]))
+            mean[backend] = np.mean([change.mean(axis=(0, 1)) for change in changes], axis=0)
+            energy[backend] = spectrum(changes)
         ours, theirs = "dtn_det", "imagecorruptions"
         assert strength[ours] == pytest.approx(strength[theirs], rel=tolerance), severity
         assert mean[ours] == pytest.approx(mean[theirs], abs=0.25), severity

@@ -1,6 +1,7 @@
 """Comparison of a corruption with `imagecorruptions` over many images and draws."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from pictures import rmse
@@ -34,8 +35,13 @@ def band_energy(image: np.ndarray) -> np.ndarray:
     grey = image.mean(axis=2)
     height, width = grey.shape
     power = np.abs(np.fft.rfft2((grey - grey.mean()) * np.hanning(height)[:, None] * np.hanning(width))) ** 2
-    band = np.digitize(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)), BANDS)
-    return np.bincount(band.reshape(-1), power.reshape(-1), len(BANDS) + 1)
+    return np.bincount(bands(height, width), power.reshape(-1), len(BANDS) + 1)
+
+
+@cache
+def bands(height: int, width: int) -> np.ndarray:
+    """The band of each frequency."""
+    return np.digitize(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)), BANDS).reshape(-1)
 
 
 def both(images, name, severity, draws, **options) -> tuple[Summary, Summary]:

@@ -106,7 +106,7 @@ def test_any_size_gives_a_brighter_image_of_its_shape(size, severity, profile, s
 
 def test_agrees_with_the_package(shared_dir):
     pytest.importorskip("imagecorruptions")
-    images = photographs(shared_dir, 40)
+    images = photographs(shared_dir, 20)
     for severity in range(1, 6):
         ours, theirs = both(images, "snow", severity, draws=2)
         assert ours.strength == pytest.approx(theirs.strength, rel=0.02), severity
