@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -53,6 +54,13 @@ def _interrupts() -> None:
 def _threads() -> None:
     """Fix the number of threads, so that sums are made in the same order on every machine."""
     torch.set_num_threads(few_threads.COUNT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_libraries() -> None:
+    """Spare collections the objects of the libraries: MMEngine collects garbage for each data set that it reads."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from dtn_det.cost.complexity import Complexity
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _costs_counted_once() -> Iterator[None]:
+    """Count the cost of a detector only for the first of all runs with the same model and image size."""
+    if find_spec("mmdet") is None:
+        yield
+        return
+    from dtn_det.robustness.detection import model
+
+    found: dict[tuple[str, tuple[int, int]], Complexity] = {}
+    count = model.config_complexity
+
+    def remembered(cfg: Config, shape: tuple[int, int]) -> Complexity:
+        key = (repr(cfg.get("model")), shape)
+        if key not in found:
+            found[key] = count(cfg, shape)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "config_complexity", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")
