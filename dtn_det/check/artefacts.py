@@ -28,7 +28,8 @@ _RUN = re.compile(r"\d{8}_\d{6}")
 PARTS: Mapping[str, tuple[str, ...]] = {
     "store": (_STORE, "images.parquet", "models", _IMPORTED),
     "imported_store": (_IMPORTED,),
-    "report": ("report.json", "tables", "figures", "vis_data"),
+    "stores": (),
+    "report": ("report.json", "tables", "figures", "vis_data", "sets"),
     "corrupted_coco": (CORRUPTIONS,),
     "inspection": ("inspect.json",),
     "demo": ("settings.json",),
@@ -73,7 +74,7 @@ def _kind(folder: Path) -> str | None:
         return "imported_store"
     if (read_manifest(folder) or {}).get("layout") == "coco":
         return "corrupted_coco"
-    if _content(folder / "report.json").get("format") == "dtn-det report":
+    if str(_content(folder / "report.json").get("format")).startswith("dtn-det report"):
         return "report"
     if (folder / "inspect.json").is_file():
         return "inspection"
@@ -81,7 +82,9 @@ def _kind(folder: Path) -> str | None:
         return "demo"
     if "generator" in _content(folder / "listops.json"):
         return "listops"
-    return "work_dir" if _runs(folder) else None
+    if _runs(folder):
+        return "work_dir"
+    return "stores" if any(folder.glob(f"*/{_STORE}")) else None
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -121,6 +124,7 @@ def _part(path: Path) -> list[CheckResult] | None:
 _TITLES = {
     "store": "a store of results",
     "imported_store": "a store of imported results",
+    "stores": "a folder of stores",
     "report": "a report of `dtn-det report`",
     "corrupted_coco": "a COCO data set corrupted by `dtn-det corrupt`",
     "inspection": "a folder of `dtn-det inspect`",
@@ -159,6 +163,14 @@ def _check_store(folder: Path, target: Target | None) -> list[CheckResult]:
 
 def _done(units: int, pending: int) -> str:
     return "complete" if not pending else f"{units - pending:,} of {units:,} units"
+
+
+def _check_stores(folder: Path, target: Target | None) -> list[CheckResult]:
+    """Check each store in a folder of stores."""
+    inner = [path.parent for path in sorted(folder.glob(f"*/{_STORE}"))]
+    title = "folder of the stores of several sets, which `dtn-det report` reads"
+    first = CheckResult(str(folder), "stores", title, {"sets": [path.name for path in inner]})
+    return [first, *(result for path in inner for result in _check_store(path, target))]
 
 
 def _check_imported(folder: Path, target: Target | None) -> list[CheckResult]:
@@ -221,6 +233,7 @@ def _check_report(folder: Path, target: Target | None) -> list[CheckResult]:
         "task": content.get("task"),
         "models": [f"{one.get('name')} ({one.get('origin')})" for one in content.get("models") or ()],
         "data": origin.get("data"),
+        **({"sets": list(content["sets"])} if content.get("sets") else {}),
         "corruption": origin.get("corruption"),
         "date": origin.get("date"),
     }
@@ -284,6 +297,7 @@ def _check_work_dir(folder: Path, target: Target | None) -> list[CheckResult]:
 
 _CHECKS: Mapping[str, Callable[[Path, Target | None], list[CheckResult]]] = {
     "store": _check_store,
+    "stores": _check_stores,
     "imported_store": _check_imported,
     "corrupted_coco": _check_corrupted_coco,
     "report": _check_report,

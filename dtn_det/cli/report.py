@@ -80,7 +80,14 @@ def run(args: argparse.Namespace) -> int:
                 "expected --data and --clean with the store of one set, got several sets: leave them out, or name one "
                 "store"
             )
-        overview = make_overview(sets, args.out, options, Console(), tensorboard=args.tensorboard)
+        overview = make_overview(
+            sets,
+            args.out,
+            options,
+            Console(),
+            with_published=args.with_published,
+            tensorboard=args.tensorboard,
+        )
         numbers = flat_overview(overview)
     else:
         report = make_report(

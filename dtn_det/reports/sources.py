@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.corruptions.catalog import catalog_for
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.corruptions.identity import engine_changes
+from dtn_det.datasets.folders.label_maps import SUBSETS
+from dtn_det.datasets.sets import set_title
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.contents import Task
 from dtn_det.robustness.importing import Imported, read_imported
@@ -256,3 +259,25 @@ def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, 
             raise ReportError(f"expected --pairs FIRST:SECOND with two models out of {', '.join(names)}, got {text!r}")
         found.append(known[0])
     return tuple(found)
+
+
+def title_of(manifest: StoreManifest) -> str:
+    """Return the title of the set of a store, such as ``ImageNet-C``; empty for detectors and where nothing tells."""
+    if manifest.task != "classification":
+        return ""
+    found = manifest.recognised
+    dataset = found.get("dataset") or SUBSETS.get(manifest.protocol.get("classes", ""), "")
+    corrupted = set(manifest.cells) != {CLEAN}
+    real = manifest.protocol.get("labels") == "Real"
+    return set_title(dataset, found.get("profile", ""), corrupted=corrupted, real=real)
+
+
+def title_of_folder(folder: Path) -> str:
+    """Return the title of the set of a store of classifiers; empty if nothing tells it."""
+    if (folder / "store.json").is_file():
+        return title_of(Store.open(folder).manifest)
+    try:
+        sets = {model.source.dataset for model in read_imported(folder).values()}
+    except (StoreError, ReportError):
+        return ""
+    return sets.pop() if len(sets) == 1 else ""

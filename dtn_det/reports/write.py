@@ -19,7 +19,7 @@ from dtn_det.reports.formats.markdown import markdown, markdown_document
 from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.page import write_page
 from dtn_det.reports.samples import Gallery, make_samples
-from dtn_det.reports.sources import open_sources
+from dtn_det.reports.sources import open_sources, title_of
 from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.published import PublishedRow, published_for
 from dtn_det.reports.tables.table import Table
@@ -83,7 +83,8 @@ def make_report(
             show(1)
         show = add_stage("Writing tables, figures, and the page", 1)
         remove_earlier(out, console)
-        published = published_for(report) if with_published else ()
+        title = title_of(sources.stores[0].manifest) if sources.stores else ""
+        published = published_for(report, title) if with_published else ()
         left_out = write_report(report, out, gallery, published, tensorboard=tensorboard)
         show(1)
     _summarise(report, report_tables(report, published), out, console)

@@ -19,6 +19,9 @@ from dtn_det.check import inspect_path
 from dtn_det.cli.main import main
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.formats.csv_json import to_json
+from dtn_det.reports.overview.collect import collect_overview
+from dtn_det.reports.overview.grouping import open_sets
+from dtn_det.reports.overview.write import overview_json
 from dtn_det.robustness.importing import Imported, ImportSource, write_imported
 
 
@@ -73,6 +76,24 @@ def test_a_store_its_parts_and_its_report(tmp_path: Path) -> None:
     assert result.facts["models"] == ["dtn (measured)"]
     assert result.problems[0].endswith(f"open {folder / 'report.html'}, or name the store that it was made from")
     assert inspect_path(folder / "figures")[0].kind == "report_part"
+
+
+def test_a_folder_of_stores_and_its_report(tmp_path: Path) -> None:
+    folder = tmp_path / "stores"
+    for name in ("imagenet-r", "imagenet-sketch"):
+        classifier_store(folder / name, {"dtn": 1}, images=4, cells=(("clean", 0),))
+    whole, *each = inspect_path(folder)
+    assert (whole.kind, whole.facts) == ("stores", {"sets": ["imagenet-r", "imagenet-sketch"]})
+    assert [result.kind for result in each] == ["store", "store"]
+    report = tmp_path / "report"
+    report.mkdir()
+    overview = collect_overview(open_sets([folder]), ReportOptions(replicates=0))
+    (report / "report.json").write_text(overview_json(overview))
+    (report / "sets").mkdir()
+    (result,) = inspect_path(report)
+    assert (result.kind, result.facts["sets"]) == ("report", ["imagenet-r", "imagenet-sketch"])
+    assert result.facts["models"] == ["dtn (measured)"]
+    assert inspect_path(report / "sets")[0].kind == "report_part"
 
 
 def test_a_corrupted_coco_data_set(tmp_path: Path) -> None:

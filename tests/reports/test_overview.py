@@ -28,6 +28,7 @@ from dtn_det.reports.overview.contents import Overview
 from dtn_det.reports.overview.grouping import open_sets
 from dtn_det.reports.overview.results import flat_overview
 from dtn_det.reports.overview.tables import overview_tables
+from dtn_det.reports.tables.published import rows_of_sets
 from dtn_det.robustness.store.files import parquet_bytes
 
 MODELS = {"first": 0, "second": 2}
@@ -186,6 +187,25 @@ def test_the_tables(overview: Overview) -> None:
     assert any(line.startswith("ImageNet-R: imagenet-r, 60 images (all)") for line in table.footer)
 
 
+def test_published_rows_stand_below_and_are_not_ranked(overview: Overview) -> None:
+    table, _ = overview_tables(overview, rows_of_sets())
+    measured, published = table.groups
+    assert measured == overview_tables(overview)[0].groups[0]
+    rows = {row.label: row for row in published.rows}
+    columns = [column.key for column in overview.columns]
+    resnet = dict(zip(columns, rows["resnet50.tv_in1k"].cells, strict=True))
+    values = {key: resnet[key].value for key in ("imagenet-c/clean-top-1", "imagenet-r/top-1", "imagenet-r/drop")}
+    assert values == {
+        "imagenet-c/clean-top-1": 76.156,
+        "imagenet-r/top-1": 36.157,
+        "imagenet-r/drop": pytest.approx(55.993),
+    }
+    assert resnet["imagenet-c-bar/mean-error"].value is None
+    assert "Standard" not in rows  # of CIFAR-10-C
+    assert not any(cell.marks & {"best", "second"} for row in published.rows for cell in row.cells)
+    assert any(note.startswith("Published rows are for the sets above, were not measured here") for note in table.notes)
+
+
 def test_flat_numbers(overview: Overview) -> None:
     found = flat_overview(overview)
     assert found["second"]["imagenet-c/mce"] == overview.numbers["second", "imagenet-c/mce"].value
@@ -294,7 +314,13 @@ def test_a_report_of_several_sets_has_all_formats(report: Callable[..., str], tm
     assert "http" not in page.replace("http-equiv", "")
     flat = json.loads((tmp_path / "flat.json").read_text())
     assert flat["first"]["imagenet-r/drop"] == numbers["first", "imagenet-r/drop"]["value"]
-    assert "is replaced" in report()
+    again = report("--with-published")
+    assert "is replaced" in again
+    assert "Published, not measured here" in again
+    page = (folder / "report.html").read_text()
+    assert 'id="table-overview-published"' in page
+    assert 'id="table-summary-published-imagenet-sketch"' in page
+    assert "resnet50.tv" in (folder / "sets" / "imagenet-sketch" / "report.md").read_text()
 
 
 def test_images_are_shown_of_one_set_alone(report: Callable[..., str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from made_up import classification_report, detection_report
 
 from dtn_det.metrics.baselines import ALEXNET_ERRORS
 from dtn_det.reports.tables import report_tables
-from dtn_det.reports.tables.published import published_for, published_rows
+from dtn_det.reports.tables.published import published_for, published_rows, rows_of_sets
 
 NAMES = {
     "top1": {"error", "mCE", "relative mCE", "mean error", "FLOPs"},
@@ -74,6 +74,50 @@ def test_each_row_appears_once_with_its_source():
     assert [(one.label, one.source) for one in shown] == [(one.model, one.source) for one in rows]
 
 
+SETS = {
+    *(f"imagenet{name}/top-1" for name in ("", "-real", "-r", "-a", "-sketch", "-v2-matched-frequency")),
+    *("imagenet-r/drop", "imagenet-a/drop", "imagenet-c/mce", "imagenet-3dcc/mce_3d"),
+    *("cifar-10/top-1", "cifar-100/top-1", "cifar-10-c/mean-error", "cifar-100-c/mean-error"),
+}
+
+
+def of_sets(model, source=""):
+    (found,) = [one for one in rows_of_sets() if one.model == model and source in one.source]
+    return found.values
+
+
+def test_every_row_of_sets_has_a_source_and_numbers_that_can_be():
+    rows = rows_of_sets()
+    assert len({(one.model, one.source) for one in rows}) == len(rows)
+    for one in rows:
+        assert one.values.keys() <= SETS, one
+        assert re.search(r"arXiv:\d{4}\.\d{5}|github\.com/\S+/\S+", one.source), one.source
+        assert all(0 <= value <= 110 for value in one.values.values()), one
+    assert {key for one in rows for key in one.values} == SETS
+
+
+def test_well_known_numbers_of_sets():
+    resnet = of_sets("resnet50.tv_in1k")
+    assert resnet["imagenet-v2-matched-frequency/top-1"] == 63.19
+    assert resnet["imagenet-r/drop"] == pytest.approx(92.15 - 36.157)
+    assert of_sets("ResNet-50", "easyrobust")["imagenet-c/mce"] == of_sets("ResNet-50", "hendrycks")["imagenet-c/mce"]
+    assert of_sets("AlexNet", "Hendrycks")["imagenet/top-1"] == 56.5
+    # The mean of the fifteen errors of RobustBench's table, which has them with three digits.
+    errors = (52.974, 41.22, 44.70, 18.512, 49.0, 22.276, 24.398, 18.114, 24.956, 11.212, 6.716, 17.39, 16.22, 28.018,
+              22.436)  # fmt: skip
+    assert of_sets("Standard")["cifar-10-c/mean-error"] == pytest.approx(sum(errors) / 15, abs=0.01)
+
+
+def test_a_report_of_another_set_has_the_rows_of_that_set():
+    report = classification_report(images=6, replicates=0)
+    sketch = {one.model: one for one in published_for(report, "ImageNet-Sketch")}
+    assert sketch["resnet50.tv_in1k"].values == {"error": 75.936}
+    assert sketch["resnet50.tv_in1k"].benchmark == "ImageNet-Sketch"
+    assert {tuple(one.values) for one in published_for(report, "ImageNet-3DCC")} == {("mCE",)}
+    assert published_for(report, "ImageNet-C") == published_for(report)
+    assert published_for(report, "Tiny-ImageNet-C") == ()
+
+
 # Against the files that they were taken from
 
 
@@ -121,6 +165,9 @@ def test_robustbench(files):
         assert values["mCE"] == float(told["corruptions_mce"])
         assert values["error"] == pytest.approx(100 - float(told["clean_acc"]))
         assert values["mean error"] == pytest.approx(100 - float(told["corruptions_acc"]))
+        (found,) = [one.values for one in rows_of_sets() if one.model == file and "model_info/imagenet" in one.source]
+        wanted = {"imagenet-3dcc/mce_3d": "corruptions_mce_3d", "imagenet-c/mce": "corruptions_mce"}
+        assert {key: found[key] for key in wanted} == {key: float(told[name]) for key, name in wanted.items()}
 
 
 def test_detectors(files):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from dtn_det.corruptions.catalog import IMAGENET_3DCC_CATALOG, IMAGENET_C_CATALOG
 from dtn_det.corruptions.cells import CLEAN
+from dtn_det.datasets.sets import set_name
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.reports.collect import ReportOptions, collect
@@ -85,6 +87,7 @@ def collect_overview(
         pairs=pairs,
         reports=reports,
         titles={one.name: one.title for one in sets},
+        known={one.name: one.known for one in sets},
         notes={(model, one.column.key): note for one in found for model, note in one.notes.items() if note},
         remarks=tuple(remarks),
     )
@@ -145,8 +148,13 @@ def _is_imagenet(report: Report) -> bool:
 
 
 def _column(one: SetSources, measure: str, unit: str, direction: Direction) -> OverviewColumn:
+    word, known = set_name(measure), set_name(one.known)
+    published = f"{known}/{word}"
+    if measure == "clean top-1":
+        # The clean images are those of the set that was corrupted.
+        published = f"{re.sub('-(c|c-bar|3dcc)$', '', known)}/top-1"
     return OverviewColumn(
-        f"{one.name}/{measure.lower().replace(' ', '-')}", one.name, one.title, measure, unit, direction
+        f"{one.name}/{word}", one.name, one.title, measure, published if known else "", unit, direction
     )
 
 

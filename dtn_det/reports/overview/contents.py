@@ -21,6 +21,7 @@ class OverviewColumn:
         name: Name of the set in files.
         title: Name of the set for readers, such as ``ImageNet-R``.
         measure: Name of the measure as papers write it: ``top-1``, ``mCE``, ``mCE_3d``, ``mean error`` or ``drop``.
+        known: Name of the number by which others publish it; empty if the set is not known.
         unit: Unit of the number; empty for mCE.
         direction: Which numbers are better.
     """
@@ -29,6 +30,7 @@ class OverviewColumn:
     name: str
     title: str
     measure: str
+    known: Key
     unit: str
     direction: Direction
 
@@ -47,6 +49,7 @@ class Overview:
         pairs: The first and the second model of each pair that was compared.
         reports: The report of each set by the name of the set, in the order of the columns.
         titles: The name of each set for readers.
+        known: The title of each set that its files tell; empty if they tell none.
         notes: A remark that must be read with a number, such as ``partial (30/75)``, by model and key.
         remarks: Sentences that readers need.
     """
@@ -58,6 +61,7 @@ class Overview:
     pairs: tuple[tuple[str, str], ...]
     reports: Mapping[str, Report]
     titles: Mapping[str, str]
+    known: Mapping[str, str]
     notes: Mapping[tuple[str, Key], str]
     remarks: tuple[str, ...] = field(default=())
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dtn_det.corruptions.cells import CLEAN
-from dtn_det.datasets.folders.label_maps import SUBSETS
-from dtn_det.datasets.sets import set_name, set_title
-from dtn_det.errors import ReportError, StoreError
-from dtn_det.reports.sources import Sources, label_and_folder, open_sources
+from dtn_det.datasets.sets import set_name
+from dtn_det.errors import ReportError
+from dtn_det.reports.sources import Sources, label_and_folder, open_sources, title_of_folder
 from dtn_det.robustness.importing import read_imported
 from dtn_det.robustness.store import Store
-from dtn_det.robustness.store.manifest import StoreManifest
 
 _ORDER = (
     *("imagenet", "imagenet-real", "imagenet-c", "imagenet-c-bar", "imagenet-3dcc", "imagenet-r", "imagenet-a"),
@@ -28,11 +25,13 @@ class SetSources:
 
     Attributes:
         name: Name of the set in files and keys, such as ``imagenet-c``.
-        title: Name of the set for readers, such as ``ImageNet-C``.
+        title: Name of the set for readers, such as ``ImageNet-C``, or the name that the user gave it.
+        known: Title of the set that its files tell; empty if they tell none.
     """
 
     name: str
     title: str
+    known: str
     sources: Sources
 
 
@@ -55,18 +54,18 @@ def open_sets(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
         StoreError: A store is damaged.
     """
     groups: dict[str, list[str | Path]] = {}
-    titles: dict[str, str] = {}
+    titles: dict[str, tuple[str, str]] = {}
     several = False
     for text in stores:
         label, folder = label_and_folder(text)
         inner = _inner_stores(folder)
         several = several or bool(inner)
         for child in inner or [folder]:
-            title = _title(child)
+            title = title_of_folder(child)
             own = set_name(title)
             name = child.resolve().name if inner else own
             groups.setdefault(name, []).append(f"{label}={child}" if label else child)
-            titles.setdefault(name, title if own == name else name)
+            titles.setdefault(name, (title if own == name else name, title))
     if not several and ("" in groups or len(groups) < 2):
         return ()
     if "" in groups:
@@ -74,7 +73,7 @@ def open_sets(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
             f"expected stores that tell their set beside those of others, got {groups[''][0]}: move it into the folder "
             "of the stores, under the name that the set shall have"
         )
-    opened = [SetSources(name, titles[name], open_sources(group)) for name, group in groups.items()]
+    opened = [SetSources(name, *titles[name], open_sources(group)) for name, group in groups.items()]
     opened.sort(key=lambda one: _place(one.name))
     return _chosen(opened, chosen)
 
@@ -114,28 +113,6 @@ def _inner_stores(folder: Path) -> list[Path]:
 
 def _has_results(folder: Path) -> bool:
     return any(model.finished() for model in Store.open(folder).models().values()) or bool(read_imported(folder))
-
-
-def _title(folder: Path) -> str:
-    """Return the title of the set of a store of classifiers; empty if nothing tells it."""
-    if (folder / "store.json").is_file():
-        return title_of(Store.open(folder).manifest)
-    try:
-        sets = {model.source.dataset for model in read_imported(folder).values()}
-    except (StoreError, ReportError):
-        return ""
-    return sets.pop() if len(sets) == 1 else ""
-
-
-def title_of(manifest: StoreManifest) -> str:
-    """Return the title of the set of a store, such as ``ImageNet-C``; empty for detectors and where nothing tells."""
-    if manifest.task != "classification":
-        return ""
-    found: Mapping[str, str] = manifest.recognised
-    dataset = found.get("dataset") or SUBSETS.get(manifest.protocol.get("classes", ""), "")
-    corrupted = set(manifest.cells) != {CLEAN}
-    real = manifest.protocol.get("labels") == "Real"
-    return set_title(dataset, found.get("profile", ""), corrupted=corrupted, real=real)
 
 
 def _place(name: str) -> tuple[int, str]:

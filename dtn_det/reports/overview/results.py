@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dtn_det.reports.formats.flat import flat_numbers
 from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.overview.contents import Overview
 from dtn_det.reports.overview.tables import overview_tables
+from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.system.progress import say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_overview(console: Console, overview: Overview) -> None:
+def print_overview(console: Console, overview: Overview, published: Sequence[PublishedRow] = ()) -> None:
     """Print the tables of the overview and its remarks."""
-    print_tables(console, overview_tables(overview))
+    print_tables(console, overview_tables(overview, published))
     for remark in overview.remarks:
         say(console, remark)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dtn_det.reports.changes import is_least, least_p_value, p_decimals
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Number
 from dtn_det.reports.overview.contents import Overview, OverviewColumn
+from dtn_det.reports.tables.published import PublishedRow, published_group
 from dtn_det.reports.tables.table import (
     Column,
     Group,
@@ -27,16 +28,21 @@ _DECIMALS = 1
 _CERTAIN = 1e-9
 
 
-def overview_tables(overview: Overview) -> tuple[Table, ...]:
-    """Make the table of all numbers and, if models were compared, that of their differences."""
-    tables = [overview_table(overview)]
+def overview_tables(overview: Overview, published: Sequence[PublishedRow] = ()) -> tuple[Table, ...]:
+    """Make the table of all numbers and, if models were compared, that of their differences.
+
+    Args:
+        published: Rows of published numbers to add below the numbers as a group of their own; see
+            :func:`dtn_det.reports.tables.published.rows_of_sets`.
+    """
+    tables = [overview_table(overview, published)]
     if overview.differences:
         tables.append(difference_table(overview))
     return tuple(map(explained, tables))
 
 
-def overview_table(overview: Overview) -> Table:
-    """Make the table with a row for each model and the columns of all sets."""
+def overview_table(overview: Overview, published: Sequence[PublishedRow] = ()) -> Table:
+    """Make the table with a row for each model and the columns of all sets, and published rows below."""
     shared = {column.key: _shared(overview, column) for column in overview.columns}
     columns, cells = [], []
     for column in overview.columns:
@@ -58,9 +64,15 @@ def overview_table(overview: Overview) -> Table:
     rows = tuple(
         TableRow(model.name, own) for model, own in zip(overview.models, zip(*cells, strict=True), strict=True)
     )
-    return Table(
-        "overview", "Overview", "Model", tuple(columns), (Group(rows),), "", _notes(overview), footer(overview)
-    )
+    groups, notes = [Group(rows)], _notes(overview)
+    # Only clean images would say nothing about robustness.
+    telling = {column.known for column in overview.columns if column.measure != "clean top-1"} - {"", "imagenet/top-1"}
+    fitting = [row for row in published if telling & row.values.keys()]
+    if fitting:
+        below, sources = published_group(fitting, [column.known for column in overview.columns])
+        groups.append(below)
+        notes += sources
+    return Table("overview", "Overview", "Model", tuple(columns), tuple(groups), "", notes, footer(overview))
 
 
 def _shared(overview: Overview, column: OverviewColumn) -> str:
@@ -152,10 +164,8 @@ def _notes(overview: Overview) -> tuple[str, ...]:
             for name, report in overview.reports.items()
             if any(column.name == name and column.measure.startswith("mCE") for column in overview.columns)
         }
-        named = sorted(
-            "AlexNet's published errors" if one == "alexnet" else f"the errors of {one}" for one in baselines
-        )
-        said.append(f"mCE: errors divided by {' or '.join(named)} errors, mean over the corruptions.")
+        named = sorted("AlexNet's published ones" if one == "alexnet" else f"those of {one}" for one in baselines)
+        said.append(f"mCE: errors divided by {' or '.join(named)}, mean over the corruptions.")
     if "mCE_3d" in measures:
         said.append("mCE_3d is the mCE of ImageNet-3DCC.")
     if "mean error" in measures:

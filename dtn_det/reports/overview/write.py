@@ -19,6 +19,7 @@ from dtn_det.reports.overview.grouping import SetSources
 from dtn_det.reports.overview.page import render_overview
 from dtn_det.reports.overview.results import print_overview
 from dtn_det.reports.overview.tables import footer, overview_tables
+from dtn_det.reports.tables.published import PublishedRow, published_for, rows_of_sets
 from dtn_det.reports.tables.summary import summary_table
 from dtn_det.reports.tables.table import Table, explained
 from dtn_det.reports.write import (
@@ -40,12 +41,19 @@ VERSION = 1
 
 
 def make_overview(
-    sets: Sequence[SetSources], out: Path, options: ReportOptions, console: Console, *, tensorboard: bool = False
+    sets: Sequence[SetSources],
+    out: Path,
+    options: ReportOptions,
+    console: Console,
+    *,
+    with_published: bool = False,
+    tensorboard: bool = False,
 ) -> Overview:
     """Compute the overview and the report of each set, and write all files.
 
     Args:
         out: Folder of the report, with that of the set NAME in ``sets/NAME``; an earlier report in it is replaced.
+        with_published: Whether to add published results, in rows and tables of their own.
 
     Raises:
         ReportError: Models or options do not fit, or `out` holds something other than a report.
@@ -65,36 +73,42 @@ def make_overview(
         remove_earlier(out, console)
         for done, (name, report) in enumerate(overview.reports.items()):
             show(done, note=overview.titles[name])
-            write_report(report, out / "sets" / name, tensorboard=tensorboard)
-        _write_overview(overview, out)
+            published = published_for(report, overview.known[name]) if with_published else ()
+            write_report(report, out / "sets" / name, published=published, tensorboard=tensorboard)
+        rows = rows_of_sets() if with_published else ()
+        _write_overview(overview, out, rows)
         show(len(sets))
-    print_overview(console, overview)
+    print_overview(console, overview, rows)
     name_places(console, out, {"the report of each set": out / "sets"})
     return overview
 
 
-def _write_overview(overview: Overview, out: Path) -> None:
-    tables = overview_tables(overview)
+def _write_overview(overview: Overview, out: Path, published: Sequence[PublishedRow]) -> None:
+    tables = overview_tables(overview, published)
     for table in tables:
         write_table(table, _about(overview), out)
-    summaries = dict(_summaries(overview))
-    for table, report in summaries.values():
+    summaries = list(_summaries(overview, with_published=bool(published)))
+    for table, report in summaries:
         write_table(table, report, out)
-    write_documents((*tables, *(table for table, _ in summaries.values())), out)
-    write_text(out / "report.html", render_overview(overview))
+    write_documents((*tables, *(table for table, _ in summaries)), out)
+    write_text(out / "report.html", render_overview(overview, published))
     # Written last, as its presence says that a report is there.
     write_text(out / "report.json", overview_json(overview))
 
 
-def _summaries(overview: Overview) -> Iterator[tuple[str, tuple[Table, Report]]]:
+def _summaries(overview: Overview, *, with_published: bool) -> Iterator[tuple[Table, Report]]:
     """Yield the summary of each set and set of corruptions, as in the report of the set."""
     for name, report in overview.reports.items():
         numbers = Numbers.of(report, report.sections[0])
         for which in numbers.sets:
-            table = summary_table(numbers, which)
-            own = f"{table.name}-{name}"
-            told = replace(table, name=own, title=table.title.replace("Classification", overview.titles[name], 1))
-            yield own, (explained(replace(told, footer=footer(overview))), report)
+            rows = published_for(report, overview.known[name]) if with_published and which == numbers.sets[0] else ()
+            table = summary_table(numbers, which, rows)
+            told = replace(
+                table,
+                name=f"{table.name}-{name}",
+                title=table.title.replace("Classification", overview.titles[name], 1),
+            )
+            yield explained(replace(told, footer=footer(overview))), report
 
 
 def _about(overview: Overview) -> Report:
@@ -120,7 +134,8 @@ def overview_json(overview: Overview) -> str:
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "models": [model.name for model in overview.models],
+        "task": "classification",
+        "models": [asdict(model) for model in overview.models],
         "columns": [asdict(column) for column in overview.columns],
         "numbers": [
             {

@@ -162,23 +162,29 @@ def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow]
     for numbers in sections:
         for which in numbers.sets:
             rows = [row for row in published if row.kind == numbers.section.kind] if which == numbers.sets[0] else []
-            table = summary_table(numbers, which, rows)
-            measured, *others = table.groups
-            found.append(view_of(replace(table, groups=(measured,), notes=() if others else table.notes), ()))
-            if others:
-                filled = [place for place, _ in enumerate(table.columns) if any(_has(group, place) for group in others)]
-                apart = replace(
-                    table,
-                    columns=tuple(table.columns[place] for place in filled),
-                    name=f"{table.name}-published",
-                    title=f"{table.title}, published and not measured here",
-                    groups=tuple(_only(group, filled) for group in others),
-                    note="",
-                    # Leave out the notes on the sources, which have a column here.
-                    notes=table.notes[:1],
-                )
-                found.append(view_of(apart, ()))
+            found += apart_views(summary_table(numbers, which, rows))
     return tuple(found)
+
+
+def apart_views(table: Table) -> list[PageTable]:
+    """Convert a table; published rows, which are groups below the measured ones, become a table of their own."""
+    published = [group for group in table.groups if any(row.source for row in group.rows)]
+    if not published:
+        return [view_of(table, ())]
+    measured = tuple(group for group in table.groups if group not in published)
+    # The notes on the sources are left out here, as the sources have a column in the table of published rows.
+    first = next(place for place, note in enumerate(table.notes) if note.startswith("Published rows"))
+    filled = [place for place, _ in enumerate(table.columns) if any(_has(group, place) for group in published)]
+    apart = replace(
+        table,
+        columns=tuple(table.columns[place] for place in filled),
+        name=f"{table.name}-published",
+        title=f"{table.title}, published and not measured here",
+        groups=tuple(_only(group, filled) for group in published),
+        note="",
+        notes=table.notes[first : first + 1],
+    )
+    return [view_of(replace(table, groups=measured, notes=table.notes[:first]), ()), view_of(apart, ())]
 
 
 def _has(group: Group, place: int) -> bool:
