@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.cli.sweep_options import add_weights
 from dtn_det.datasets.configs.classes import prepare_training
 from dtn_det.datasets.configs.files import check_files, explain_failure
 from dtn_det.datasets.remarks import tell
@@ -31,7 +32,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="continue from this checkpoint; without a value, from the last one in the work-dir",
     )
-    return parser.parse_args(argv)
+    add_weights(parser)
+    args = parser.parse_args(argv)
+    if args.weights is not None and args.resume is not None:
+        parser.error(
+            "expected --weights for the checkpoint that a training starts from (load_from), got it with --resume, "
+            "which continues with all weights: leave one of them out"
+        )
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
         if args.auto_scale_lr:
             launch.enable_auto_scale_lr(cfg)
         launch.set_resume(cfg, args.resume)
+        if args.weights is not None and not cfg.get("load_from"):
+            raise InputError(
+                "expected a checkpoint for --weights to choose from, got a config without load_from: leave --weights "
+                "out, or add --cfg-options load_from=FILE"
+            )
         launch.check_amp(cfg)
         loaders = ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None)
         launch.check_data(cfg, loaders, args.data_root)
@@ -72,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         warning = schedule_warning(cfg)
         if warning is not None:
             runner.logger.warning(warning)
-        return train(runner, args.config)
+        return train(runner, args.config, args.weights)
     except Exception as error:
         fault = error if isinstance(error, InputError) else explain_bad_image(error, is_classifier(cfg))
         fault = fault or explain_failure(cfg, loaders)

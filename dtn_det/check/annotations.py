@@ -219,6 +219,8 @@ def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tu
 
     assert target.config is not None
     path, config = file.path, _in_folder(target.config, _around(file.path) if root is None else (root,))
+    if fault := _not_trained(file, config):
+        return fault, ()
     for key in ("test_dataloader", "test_evaluator"):
         _name_file(config.get(key), path)
     try:
@@ -233,6 +235,21 @@ def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tu
         "tools/test.py refuses the file"
     )
     return "", (Remark("class_order", what, str(path), len(found.names)),)
+
+
+def _not_trained(file: CocoFile, config: Any) -> str:
+    """Return why MMDetection trains on no object of a training file; empty if it does, or if the file is no such."""
+    from dtn_det.datasets.configs.settings import innermost_settings
+
+    for _, dataset in innermost_settings(config, "train_dataloader"):
+        named = Path(dataset.get("data_root") or "", str(dataset.get("ann_file") or ""))
+        if dataset.get("test_mode") or named.resolve() != file.path.resolve():
+            continue
+        try:
+            file.check_training((dataset.get("filter_cfg") or {}).get("min_size", 0))
+        except AnnotationError as error:
+            return str(error)
+    return ""
 
 
 def _masks_stop(file: CocoFile) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 
 from dtn_det.check import CheckResult
 from dtn_det.check.model import TIMM, Target
-from dtn_det.checkpoints.files import folder_remarks
+from dtn_det.checkpoints.files import folder_remarks, transformers_class
 from dtn_det.checkpoints.lit_ema import choose_lit_ema
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
@@ -76,6 +76,9 @@ def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> I
 
 def _title(path: Path) -> str:
     """Return the title of a checkpoint; for an exported model, with the architecture that its ``config.json`` names."""
+    if (kind := transformers_class(str(path))) is not None and path.is_dir():
+        end = f", which `dtn-det mce hf:{path}` evaluates" if kind.endswith("ForImageClassification") else ""
+        return f"model of Hugging Face's transformers ({kind}){end}"
     try:
         settings = json.loads((path / "config.json").read_bytes())
     # The path is a file, or a folder without a readable config.json.

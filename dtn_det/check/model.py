@@ -84,7 +84,11 @@ class Target:
             else:
                 library = "mmdet" if self.is_detector else "mmpretrain"
                 registry = require(f"{library}.registry", "det" if self.is_detector else "cls").MODELS
-                model = registry.build(_settings(self.config))
+                # Parts without a scope, such as the data preprocessor of mmpretrain's TimmClassifier, are looked up in
+                # the default one.
+                scope = require("mmengine.registry", "det").DefaultScope
+                with scope.overwrite_default_scope(library):
+                    model = registry.build(_settings(self.config))
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
@@ -115,6 +119,11 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
         if checkpoint not in ("", RANDOM) and "://" not in checkpoint and not Path(checkpoint).exists():
             raise FileNotFoundError(f"expected a checkpoint file at {checkpoint}, got none: check the path")
         return Target(source if source.startswith(FOLDER) else f"{TIMM}{name}", checkpoint=checkpoint)
+    if source.startswith("hf:"):
+        raise InputError(
+            f"expected a config or a model of timm to compare with, got {source}: `dtn-det mce {source} --data FOLDER` "
+            "compares its classes with those of a folder before it begins"
+        )
     from dtn_det.training import launch
     from dtn_det.training.config import load_config
 

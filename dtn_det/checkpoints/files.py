@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -35,6 +36,25 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """Return the existing weight files and index files of a Hugging Face folder, in order of preference."""
     names = (f"{name}{end}" for name in FOLDER_FILES for end in ("", INDEX_END))
     return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def transformers_class(source: str) -> str | None:
+    """Return the class of the model in a folder of Hugging Face's transformers; None if the folder is no such.
+
+    Args:
+        source: Path of the folder or of a file in it, or a URL.
+    """
+    path = Path(source).expanduser()
+    folder = path if path.is_dir() else path.parent
+    try:
+        config = {} if "://" in source else json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    # Folders of timm, and those of timm's models within transformers, name timm's architecture.
+    if not isinstance(config, dict) or "architecture" in config or not isinstance(config.get("model_type"), str):
+        return None
+    classes = config.get("architectures")
+    return str(classes[0]) if isinstance(classes, list) and classes else config["model_type"]
 
 
 def network_files(source: str) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.state_dict import StateDict, some
 from dtn_det.checkpoints.structure import Structure, find_structure
+from dtn_det.datasets.remarks import counted
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import EXTRA_STATE, unpack_options
 
@@ -123,6 +124,9 @@ class Fit:
             return classes
         if self.untied:
             return "It is of a model whose modules do not share weights, where those of this one do."
+        if (channels := self._image_channels) is not None:
+            there, here = channels
+            return f"It is of a model for images of {counted(there, 'channel')}, and this one takes {here}."
         if self.misshapen and not (self.missing or self.unexpected):
             if all(_POSITIONS.search(name) for name, _, _ in self.misshapen) and self._same_channels:
                 return "It is of the model built for images or windows of another size, by its positions."
@@ -143,6 +147,11 @@ class Fit:
             )
         if self.not_numbers:
             return "Take a checkpoint of an earlier epoch"
+        if self._image_channels is not None:
+            return (
+                "Build the model for such images yourself and name python:MODULE:FUNCTION, whose function returns the "
+                "model and a function that makes its input from RGB images"
+            )
         if self.other_types:
             return "Save the state dict again from the model that holds the values, in floating point"
         return ""
@@ -182,6 +191,15 @@ class Fit:
     def head_rows(self) -> int | None:
         """The state dict's number of classes if no other shapes differ; else None. Names may differ."""
         return None if self._rows is None else self._rows[0]
+
+    @property
+    def _image_channels(self) -> tuple[int, int] | None:
+        """Channels of an image in the state dict and in the model, if only this number differs; else None."""
+        if self.missing or self.unexpected or len(self.misshapen) != 1:
+            return None
+        ((_, there, here),) = self.misshapen
+        same = len(there) == len(here) == 4 and there[0] == here[0] and there[2:] == here[2:]
+        return (there[1], here[1]) if same and here[1] == 3 else None
 
     @property
     def _same_channels(self) -> bool:

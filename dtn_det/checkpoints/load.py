@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import rename_backbone, whose_names
-from dtn_det.checkpoints.files import network_files
+from dtn_det.checkpoints.files import network_files, transformers_class
 from dtn_det.checkpoints.fit import Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
@@ -128,7 +128,7 @@ def _fit_content(
     state, fit, renamed = in_names_of(model, found.state, own, source)
     if not (fit or partial):
         _check_parts(fit, found, source)
-        raise misfit(fit, model, source, advice)
+        raise misfit(fit, model, source, advice, found.state)
     windows = compare_windows(found.state, model)
     if not partial:
         windows.check(model, source, advice)
@@ -218,8 +218,26 @@ def inner_model(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
-    """Return the error to raise for a checkpoint that does not fit."""
+def misfit(fit: Fit, model: nn.Module, source: str, advice: str, state: StateDict | None = None) -> MisfitError:
+    """Return the error to raise for a checkpoint that does not fit.
+
+    Args:
+        fit: The comparison of the checkpoint with the model.
+        advice: What the user can do, as the end of a sentence.
+        state: Names and tensors of the checkpoint, with which a detector's backbone is compared; None to skip this.
+    """
+    if state is not None and (known := _of_backbone(state, model, source)) is not None:
+        return MisfitError(
+            f"expected the weights of {architecture(model)} in {source}, got {known} of its backbone alone, as "
+            "classifiers have them, without its neck and head. Name a checkpoint of the whole detector; training "
+            'starts from this file with init_cfg=dict(type="Pretrained", checkpoint=FILE) in the backbone of the config'
+        )
+    kind = transformers_class(source)
+    if kind is not None and not type(model).__module__.startswith("transformers"):
+        return MisfitError(
+            f"expected the weights of {architecture(model)} in {source}, got those of {kind} of Hugging Face's "
+            f"transformers: {fit.problems()}. Name hf:FOLDER as the model to evaluate it as it is"
+        )
     cause = fit.cause()
     if not cause and (whose := whose_names(fit.unexpected)):
         cause = f"The file has names as {whose} has them."
@@ -233,6 +251,22 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
         f"{cause}{' ' if cause else ''}{advice}",
         fit.num_classes,
     )
+
+
+def _of_backbone(state: StateDict, model: nn.Module, source: str) -> str | None:
+    """Return how many weights of a detector's backbone a checkpoint has, if it has no other part; else None."""
+    backbone = getattr(model, "backbone", None)
+    others = [f"{name}." for name, _ in model.named_children() if name == "neck" or name.endswith("_head")]
+    if not isinstance(backbone, nn.Module) or not others or any(name.startswith(tuple(others)) for name in state):
+        return None
+    own = backbone.state_dict()
+    inner = {name.removeprefix("backbone."): value for name, value in state.items()}
+    try:
+        _, fit, _ = in_names_of(backbone, inner, own, source)
+    except CheckpointError:
+        return None
+    whole = fit.known > len(own) // 2 and len(fit.unexpected) <= len(own) // 4 and not fit.misshapen
+    return f"{fit.known:,} of the {len(own):,} weights" if whole else None
 
 
 def _lacks_classifier(fit: Fit, model: nn.Module) -> bool:

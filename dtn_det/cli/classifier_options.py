@@ -35,7 +35,8 @@ def add_models(parser: argparse.ArgumentParser, store: str) -> None:
         nargs="+",
         metavar="MODEL",
         help="timm:NAME with its pretrained weights, timm:NAME@FILE, timm:NAME@random, "
-        "timm:local-dir:FOLDER that `dtn-det export` has written, CONFIG.py@CHECKPOINT of "
+        "timm:local-dir:FOLDER that `dtn-det export` has written, hf:FOLDER or hf:NAME of transformers' image "
+        "classifiers, CONFIG.py@CHECKPOINT of "
         "mmpretrain, or python:MODULE:FUNCTION, which returns a module that takes RGB in [0, 1], or a module and a "
         "function that prepares its uint8 input",
     )

@@ -37,8 +37,11 @@ _ADVICE = (
 )
 
 
-def train(runner: Runner, config: str) -> int:
+def train(runner: Runner, config: str, weights: WeightsKind | None = None) -> int:
     """Train until the end or an interrupt.
+
+    Args:
+        weights: Which weights of ``load_from`` to start from, see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Returns:
         The exit code: 0, or :data:`INTERRUPTED`. In a distributed run, an interrupted process exits immediately instead
@@ -53,7 +56,7 @@ def train(runner: Runner, config: str) -> int:
                 if runner.cfg.get("resume"):
                     _continue(runner, config)
                 else:
-                    read_by_package(runner, "start", "name another for load_from", runner.logger.warning)
+                    read_by_package(runner, "start", "name another for load_from", runner.logger.warning, weights)
                     runner.train()
             # The interrupt may have ended another process first, which causes an error in this one.
             except Exception:

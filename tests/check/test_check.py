@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from array_sets import write_cifar_c
+from checked import check, write_coco
 from odd_coco_files import odd_content, plain_content
 from odd_folders import WNIDS, arrays, link_classes, tiny_imagenet, write_classes, write_image
 from PIL import Image
@@ -24,20 +25,6 @@ from dtn_det.errors import InputError
 
 CATS = ("cat", "dog")
 MISSING = [f"{name} {severity}" for name in ("fog",) for severity in (2, 3, 4, 5)]
-
-
-def check(path: Path, target: Target | None = None, classes: str | None = None) -> CheckResult:
-    (result,) = inspect_path(path, target, classes)
-    return result
-
-
-def write_coco(root: Path, content: dict[str, Any]) -> Path:
-    for image in content["images"]:
-        write_image(root / "val" / image["file_name"], (image.get("width") or 64, image.get("height") or 48))
-    (root / "annotations").mkdir(parents=True, exist_ok=True)
-    path = root / "annotations" / "val.json"
-    path.write_text(json.dumps(content))
-    return path
 
 
 class TestFolders:
@@ -207,12 +194,6 @@ class TestAnnotations:
         assert "expected a JSON file of annotations" in check(tmp_path / "c.xml").problems[0]
         with pytest.raises(FileNotFoundError, match=r"expected a file or folder, got .*nowhere"):
             inspect_path(tmp_path / "nowhere")
-
-
-@pytest.fixture(scope="module")
-def target(project_root: Path) -> Target:
-    pytest.importorskip("mmdet")
-    return read_target(str(project_root / "configs/dtn_bccd/atss_dtn-swin-nano_fpn_24e_bccd.py"))
 
 
 class TestAgainstDetector:

@@ -261,6 +261,15 @@ def test_positions_of_another_image_size_are_named_as_such(name: str, tmp_path: 
         load_weights(large, save(small.state_dict(), tmp_path / "a.pth"))
 
 
+def test_images_of_other_channels_are_named_as_such(tmp_path: Path) -> None:
+    gray = timm.create_model("resnet10t", in_chans=1, num_classes=2)
+    message = (
+        r"It is of a model for images of 1 channel, and this one takes 3\. Build the model for such images yourself"
+    )
+    with pytest.raises(MisfitError, match=message):
+        load_weights(timm.create_model("resnet10t", num_classes=2), save(gray.state_dict(), tmp_path / "a.pth"))
+
+
 def test_mce_and_check_take_that_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dtn_det.robustness.classification.models.loading import load_classifier
 

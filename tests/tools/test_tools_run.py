@@ -16,6 +16,7 @@ from tiny_coco import NUM_IMAGES, tiny_config
 
 MASK_RCNN = "mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco"
 RETINANET = "retinanet_dtn-pvtv2-b0_fpn_1x_coco"
+BIAS = "bbox_head.retina_cls.bias"
 
 
 def scalars(work_dir: Path) -> list[dict[str, Any]]:
@@ -195,6 +196,45 @@ def test_training_from_weights_that_are_broken_ends_with_one_message(
     assert train_tool.main(arguments) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tools/train.py: error: ")]
     assert re.search(message, line)
+
+
+def test_the_kind_of_weights_is_chosen_for_a_start_alone(
+    coco: Path, train_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_config(RETINANET).dump(str(tmp_path / "config.py"))
+    arguments = [str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
+    with pytest.raises(SystemExit):
+        train_tool.main([*arguments, "--weights", "plain", "--resume"])
+    assert "(load_from), got it with --resume, which continues with all weights" in capsys.readouterr().err
+    assert train_tool.main([*arguments, "--weights", "plain"]) == 2
+    assert "got a config without load_from: leave --weights out, or add --cfg-options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("chosen", "value"), [(None, 2.0), ("plain", 1.0)])
+def test_training_starts_from_the_chosen_weights(
+    chosen: str | None,
+    value: float,
+    coco: Path,
+    train_tool: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cfg = tiny_config(RETINANET)
+    cfg.visualizer.name = f"chosen {chosen}"
+    cfg.load_from = str(tmp_path / "both.pth")
+    cfg.dump(str(tmp_path / "config.py"))
+    values = {"state_dict": 1.0, "ema_state_dict": 2.0}
+    torch.save({key: {BIAS: torch.full((9 * 80,), number)} for key, number in values.items()}, cfg.load_from)
+    started: list[float] = []
+
+    def train(runner: Any) -> None:
+        runner.load_or_resume()
+        started.extend(dict(runner.model.named_parameters())[BIAS].tolist())
+
+    monkeypatch.setattr("mmengine.runner.Runner.train", train)
+    arguments = [str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
+    assert train_tool.main([*arguments, *(["--weights", chosen] if chosen else [])]) == 0
+    assert set(started) == {value}
 
 
 def test_training_from_a_broken_checkpoint_ends_before_the_model_is_built(

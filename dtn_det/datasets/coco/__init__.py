@@ -88,13 +88,16 @@ class CocoFile:
             (sum(bool(row["iscrowd"] or row.get("ignore")) for row in inside), "with iscrowd or ignore set"),
         ]
         counts = ", ".join(f"{count:,} {reason}" for count, reason in reasons if count) or "all outside their images"
+        advice = ["lower filter_cfg.min_size if images are small"] * (len(inside) < len(self.annotations))
+        advice += [
+            "write the area of each mask or box (width * height) as `area` and its box in pixels as `bbox`"
+        ] * bool(inside)
         raise AnnotationError(
             self.path,
             "objects that MMDetection trains on",
             f"{len(self.annotations):,} that it drops ({counts})",
             "",
-            "write the area of each mask or box (width * height) as `area` and its box in pixels as `bbox`, or lower "
-            "filter_cfg.min_size if images are small",
+            ", or ".join(advice),
         )
 
     def check_masks(self) -> None:

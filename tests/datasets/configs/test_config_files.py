@@ -154,7 +154,7 @@ def test_small_images_that_a_filter_drops_are_refused(cfg: Config, root: Path, t
     cfg.train_dataloader.dataset.filter_cfg = {"min_size": 40}
     assert check_files(cfg, LOADERS, tmp_path) == ()
     cfg.train_dataloader.dataset.filter_cfg = {"min_size": 41}
-    with pytest.raises(InputError, match=r"\(2 in an image with a side below filter_cfg.min_size=41\): .* lower"):
+    with pytest.raises(InputError, match=r"\(2 in an image with a side below filter_cfg.min_size=41\): lower"):
         check_files(cfg, LOADERS, tmp_path)
 
 

@@ -75,6 +75,9 @@ def a_tuple():
 def complex_ones():
     return Odd(lambda logits: logits + 1j)
 
+def gray():
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 32), torch.nn.Flatten())
+
 def fails_later():
     return Odd(lambda logits: logits @ logits)
 
@@ -330,6 +333,10 @@ def test_a_bad_image_can_be_left_out(mce, tmp_path: Path, workers: str) -> None:
             "expected real logits from the model 'complex_ones', got torch.complex64",
         ),
         ("python:little_models:fails_later", "to answer to images of shape (9, 3, 32, 32), got RuntimeError: mat1 and"),
+        (
+            "python:little_models:gray",
+            "expected a model of RGB images, got 'gray', whose first convolution takes 1 channel: name python:MODULE:",
+        ),
         ("python:little_models:exits_later", "to answer to images of shape (9, 3, 32, 32), got SystemExit: 0: mend it"),
         ("python:little_models:prepares_doubles", "got RuntimeError: expected m1 and m2 to have the same dtype"),
         ("python:broken_models:small", "expected the module 'broken_models' to import, got SyntaxError: "),

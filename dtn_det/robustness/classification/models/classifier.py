@@ -85,10 +85,22 @@ class Classifier:
         except (Exception, SystemExit) as error:
             if worker_died(error):
                 raise
+            channels = self._image_channels()
+            if channels is not None and channels != images.shape[1]:
+                raise InputError(
+                    f"expected a model of RGB images, got {self.name!r}, whose first convolution takes "
+                    f"{counted(channels, 'channel')}: name python:MODULE:FUNCTION, whose function returns the model "
+                    "and a function that makes its input from RGB images"
+                ) from error
             raise InputError(
                 f"expected the model {self.name!r} to answer to images of shape {tuple(images.shape)}, got "
                 f"{type(error).__name__}: {error}: mend it, or name another. What is finished is kept"
             ) from error
+
+    def _image_channels(self) -> int | None:
+        """Return the number of input channels of the first convolution; None if there is none."""
+        first = next((layer for layer in self.network.modules() if isinstance(layer, nn.Conv2d)), None)
+        return None if first is None else first.in_channels
 
     def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:
         """Return the model's manifest for a store."""

@@ -28,7 +28,7 @@ def load_classifier(
 
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
-            ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
+            ``hf:FOLDER`` or ``hf:NAME``, ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
         weights: Which weights to take from a file with plain weights and an average: see
             :func:`dtn_det.checkpoints.load.load_weights`.
         adapting: See :func:`load_python`.
@@ -40,6 +40,10 @@ def load_classifier(
         from dtn_det.robustness.classification.models.timm import load_timm
 
         return load_timm(source, num_classes, weights)
+    if source.startswith("hf:"):
+        from dtn_det.robustness.classification.models.hugging_face import load_hugging_face
+
+        return load_hugging_face(source, num_classes)
     if source.startswith("python:"):
         return load_python(source, adapting=adapting)
     if source.endswith(".py") or ".py@" in source:
@@ -47,8 +51,8 @@ def load_classifier(
 
         return load_mmpretrain(source, num_classes, weights)
     raise InputError(
-        f"expected MODEL to be timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, CONFIG.py@CHECKPOINT or "
-        f"python:MODULE:FUNCTION, got {source!r}"
+        f"expected MODEL to be timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, hf:FOLDER_OR_NAME, "
+        f"CONFIG.py@CHECKPOINT or python:MODULE:FUNCTION, got {source!r}"
     )
 
 

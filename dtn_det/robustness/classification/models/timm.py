@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.files import INDEX_END, folder_remarks, network_files, weight_files
+from dtn_det.checkpoints.files import INDEX_END, folder_remarks, network_files, transformers_class, weight_files
 from dtn_det.checkpoints.load import Loaded, fit_weights, load_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.two_networks import WeightsKind
@@ -91,6 +91,11 @@ def split_source(source: str) -> tuple[str, str]:
             raise InputError(
                 f"expected a folder that `dtn-det export` or timm has written after {FOLDER!r}, got {folder!r} without "
                 "a config.json: name another"
+            )
+        if (kind := transformers_class(folder)) is not None:
+            raise InputError(
+                f"expected a folder that `dtn-det export` or timm has written after {FOLDER!r}, got {folder!r} with "
+                f"{kind} of Hugging Face's transformers: name hf:{folder}"
             )
         return folder, ""
     name, at, checkpoint = source.removeprefix("timm:").partition("@")
