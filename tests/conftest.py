@@ -16,6 +16,7 @@ from typing import Any
 import few_threads  # before the libraries whose threads it limits
 import hypothesis
 import numpy as np
+import plain_configs  # noqa: F401  changes what MMEngine does
 import pytest
 import torch
 from tool_scripts import load_tool
@@ -121,7 +122,7 @@ def warm_libraries() -> Iterator[WarmPython]:
     names = ("torch.distributed.optim", "cv2", "imgaug.augmenters", "matplotlib.pyplot", "scipy.interpolate",
              "scipy.optimize", "transformers.masking_utils", "transformers.modeling_utils",
              "transformers.trainer_pt_utils")  # fmt: skip
-    python = WarmPython().load(*(name for name in names if find_spec(name.partition(".")[0])))
+    python = WarmPython().load("plain_configs", *(name for name in names if find_spec(name.partition(".")[0])))
     yield python
     python.close()
 
