@@ -39,6 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data", type=Path, metavar="DIR", help="the images: the page then shows some of them")
     parser.add_argument("--replicates", type=int, default=1000, metavar="N", help="of the bootstrap, 0 for none [1000]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap [0]")
+    parser.add_argument(
+        "--selective",
+        action="store_true",
+        help="AURC, AUGRC, coverage at 5 %% risk, risk at 80 %% coverage and adaptive ECE under all corruptions too",
+    )
     parser.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
     parser.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures, if used")
     parser.add_argument(
@@ -71,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=args.pairs,
         replicates=args.replicates,
         seed=args.seed,
+        selective=args.selective,
         processes=num_cores(),
     )
     sets = open_sets(args.stores, options.models)

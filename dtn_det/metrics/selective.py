@@ -63,9 +63,8 @@ def selective_metrics(
     if scores.ndim != 1 or len(scores) < 2:
         raise InputError(f"expected the confidences of at least two images, got an array of shape {scores.shape}")
     _check_options(risk, coverage, bins)
-    order = np.argsort(-scores, kind="stable")
-    drawn = np.ones((1, len(scores)), np.int64)
-    found = _measure(scores[order], 1.0 - hits[order], drawn, risk, coverage, bins)[0]
+    drawn = np.ones((len(scores), 1), np.uint8)
+    found = _measure(*_sorted(scores, hits), drawn, risk, _marks(len(scores), coverage, bins))[0]
     return dict(zip(METRICS, found.tolist(), strict=True))
 
 
@@ -109,18 +108,18 @@ def selective_samples(
     if len(set(images)) != size:
         raise InputError("expected each image once, got one twice: drop the copies, which would narrow the intervals")
     names = digest(images)
-    sorted_cells = []
-    for cell in range(len(found)):
-        order = np.argsort(-scores[:, cell], kind="stable")
-        sorted_cells.append((order, scores[order, cell], 1.0 - hits[order, cell]))
+    sorted_cells = [_sorted(scores[:, cell], hits[:, cell]) for cell in range(len(found))]
+    marks = _marks(size, coverage, bins)
 
     def measure(drawn: NDArray[np.number]) -> NDArray[np.float64]:
-        counts = drawn.astype(np.int32)
-        results = pool.map(lambda one: _measure(one[1], one[2], counts[:, one[0]], risk, coverage, bins), sorted_cells)
-        return np.stack(list(results), axis=1)
+        # No image is drawn 256 times: the probability is below 1 / 256!.
+        counts = np.ascontiguousarray(drawn.T.astype(np.uint8))
+        return np.stack(
+            list(pool.map(lambda one: _measure(one[0], one[1], one[2], counts, risk, marks), sorted_cells)), axis=1
+        )
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        point = measure(np.ones((1, size), np.int32))
+        point = measure(np.ones((1, size), np.uint8))
         drawn = weights(size, replicates, seed) if replicates else ()
         values = np.concatenate([point, *map(measure, drawn)])
     return {
@@ -135,103 +134,170 @@ def _check_options(risk: float, coverage: float, bins: int) -> None:
         raise InputError(f"expected a risk from 0 to 1 and a coverage above 0 and up to 1, got {risk} and {coverage}")
 
 
-@compiled
+def _sorted(
+    scores: NDArray[np.float64], hits: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return numbers, confidences and errors of the images, the most confident first."""
+    order = np.argsort(-scores, kind="stable")
+    return order, scores[order], hits[order] == 0
+
+
+def _marks(size: int, coverage: float, bins: int) -> NDArray[np.int64]:
+    """Return the ranks at which sums are needed: the first, that of the coverage, and the ends of the bins.
+
+    The first bins, those of the least confident images, have one image more if the images cannot be divided evenly.
+    """
+    most, more = divmod(size, bins)
+    ends = np.cumsum([most] * (bins - more) + [most + 1] * more)
+    return np.array([1, np.ceil(coverage * size - 1e-9), *ends], np.int64)
+
+
+_TOGETHER = 64
+"""Number of images whose sums are made before marks are looked for."""
+
+
 def _measure(
+    order: NDArray[np.intp],
     scores: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    drawn: NDArray[np.integer],
+    errors: NDArray[np.bool_],
+    drawn: NDArray[np.uint8],
     risk: float,
-    coverage: float,
-    bins: int,
+    marks: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Compute the metrics of each replicate, (replicates, metrics), from images sorted by descending confidence.
 
-    ``drawn``, (replicates, images), is the number of times that each replicate has drawn each image.
+    ``drawn`` counts how often each replicate has drawn each image, (images, replicates).
     """
     size = len(scores)
-    # Harmonic numbers 1 + 1/2 + ... + 1/k, with which the risks of a group of equal confidences are summed in one step.
-    harmonic = np.zeros(size + 1)
-    for place in range(1, size + 1):
-        harmonic[place] = harmonic[place - 1] + 1.0 / place
-    found = np.zeros((len(drawn), 5))
-    wanted = np.ceil(coverage * size - 1e-9)
-    for replicate in range(len(drawn)):
-        row = drawn[replicate]
-        answered, wrong = 0.0, 0.0
-        first_risk, risks, joint, at_coverage, covered = -1.0, 0.0, 0.0, 0.0, 0.0
-        start = 0
-        while start < size:
-            end, many, faults = start, 0.0, 0.0
-            while end < size and scores[end] == scores[start]:
-                many += row[end]
-                faults += row[end] * errors[end]
-                end += 1
-            start = end
-            if many == 0.0:
-                continue
-            mean = faults / many
-            if first_risk < 0.0:
-                first_risk = mean
-            # Among the first answered + j images, the expected number of errors is wrong + j * mean. `risks` sums the
-            # risks of all ranks in the group, and `joint` the expected numbers of errors.
-            steps = harmonic[int(answered + many)] - harmonic[int(answered)]
-            risks += many * mean + (wrong - answered * mean) * steps
-            joint += many * wrong + mean * many * (many + 1.0) / 2.0
-            if answered < wanted <= answered + many:
-                at_coverage = (wrong + (wanted - answered) * mean) / wanted
-            # Within a group, the risk approaches `mean` monotonically: find the last rank at which it is within the
-            # bound.
-            if wrong + faults <= risk * (answered + many) + 1e-9:
-                covered = answered + many
-            elif mean > risk and wrong <= risk * answered + 1e-9:
-                room = np.floor((risk * answered - wrong) / (mean - risk) + 1e-9)
-                if answered + room > 0.0:
-                    covered = answered + room
-            answered += many
-            wrong += faults
-        last_risk = wrong / answered
-        found[replicate, 0] = (risks - 0.5 * (first_risk + last_risk)) / (size - 1.0)
-        found[replicate, 1] = (joint - 0.5 * (first_risk + wrong)) / (size * (size - 1.0))
-        found[replicate, 2] = covered / size
-        found[replicate, 3] = at_coverage
-        found[replicate, 4] = _adaptive_error(scores, errors, row, bins)
-    return found
+    risks, joint, covered, wrong, at = _sums(order, scores, errors, drawn, risk, marks)
+    first = at[:, 0, 0]
+    ends = np.concatenate([np.zeros_like(at[:, :1]), at[:, 2:]], axis=1)
+    faulty, confident = np.diff(ends, axis=1).transpose(2, 0, 1)
+    gaps = np.diff(marks[2:], prepend=0) - faulty - confident
+    columns = (
+        (risks - 0.5 * (first + wrong / size)) / (size - 1.0),
+        (joint - 0.5 * (first + wrong)) / (size * (size - 1.0)),
+        covered / size,
+        at[:, 1, 0] / marks[1],
+        np.abs(gaps).sum(1) / size,
+    )
+    return np.stack(columns, axis=1)
+
+
+_Sums = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @compiled
-def _adaptive_error(
-    scores: NDArray[np.float64], errors: NDArray[np.float64], row: NDArray[np.integer], bins: int
-) -> float:
-    """Compute the adaptive ECE of one replicate from images sorted by descending confidence.
+def _sums(
+    order: NDArray[np.intp],
+    scores: NDArray[np.float64],
+    errors: NDArray[np.bool_],
+    drawn: NDArray[np.uint8],
+    risk: float,
+    marks: NDArray[np.int64],
+) -> _Sums:
+    """Sum over the ranks of each replicate.
 
-    The bins are filled from the least confident image on. If the number of images is not a multiple of the number of
-    bins, the first bins have one image more. If images of equal confidence span several bins, each of these bins counts
-    them with their mean accuracy.
+    The inner loops run over the replicates, so that they use the processor's vector instructions. The risk at rank k is
+    the number of errors up to k, divided by k. So an error at rank j adds ``1/j + ... + 1/size`` to the sum of the
+    risks, and ``size - j + 1`` to the sum of the numbers of errors.
+
+    Returns:
+        Sum of the risks, sum of the numbers of errors, and last rank with a risk within bounds, each (replicates,);
+        errors in all, (replicates,); and errors and sum of confidences up to each mark, (replicates, marks, 2).
     """
-    size = len(scores)
-    total, gap, left = 0.0, 0.0, 0.0
-    number = 0
-    most, more = size // bins, size % bins
-    left = most + (1 if more > 0 else 0)
-    end = size
-    while end > 0:
-        start, many, faults = end, 0.0, 0.0
-        while start > 0 and scores[start - 1] == scores[end - 1]:
-            start -= 1
-            many += row[start]
-            faults += row[start] * errors[start]
-        share = 0.0 if many == 0.0 else 1.0 - faults / many - scores[end - 1]
-        while many > 0.0:
-            taken = min(many, left)
-            gap += taken * share
-            many -= taken
-            left -= taken
-            if left <= 0.0:
-                total += abs(gap)
-                gap = 0.0
-                number += 1
-                left = most + (1 if number < more else 0)
-                if left == 0.0:
-                    break
-        end = start
-    return (total + abs(gap)) / size
+    size, count = len(scores), drawn.shape[1]
+    tails = np.zeros(size + 1)
+    tail = 0.0
+    for rank in range(size, 0, -1):
+        tail += 1.0 / rank
+        tails[rank] = tail
+    for rank in range(1, size + 1):
+        tails[rank] += tails[rank - 1]
+    answered, wrong = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    risks, joint, sure, covered = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
+    many, faults = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    # Errors and sums of confidences at each mark, found so far.
+    places = np.argsort(marks)
+    done = np.zeros(count, np.int64)
+    at = np.zeros((count, len(marks), 2))
+    start = 0
+    while start < size:
+        end = start + 1
+        tied = end < size and scores[end] == scores[start]
+        if tied:
+            while end < size and scores[end] == scores[start]:
+                end += 1
+        else:
+            while end < size and end - start < _TOGETHER and not (end + 1 < size and scores[end + 1] == scores[end]):
+                end += 1
+        old_answered, old_wrong, old_sure = answered.copy(), wrong.copy(), sure.copy()
+        if tied:
+            many[:], faults[:] = 0, 0
+            for place in range(start, end):
+                row = drawn[order[place]]
+                for one in range(count):
+                    many[one] += row[one]
+                if errors[place]:
+                    for one in range(count):
+                        faults[one] += row[one]
+            for one in range(count):
+                if many[one]:
+                    mean, first, last = faults[one] / many[one], answered[one], answered[one] + many[one]
+                    risks[one] += mean * (tails[last] - tails[first])
+                    joint[one] += mean * many[one] * (size - first - 0.5 * (many[one] - 1))
+                    answered[one] = last
+                    wrong[one] += faults[one]
+                    sure[one] += many[one] * scores[start]
+        else:
+            for place in range(start, end):
+                row, score = drawn[order[place]], scores[place]
+                if errors[place]:
+                    for one in range(count):
+                        times, first = np.int32(row[one]), answered[one]
+                        last = first + times
+                        risks[one] += tails[last] - tails[first]
+                        joint[one] += times * (np.float64(size - first) - 0.5 * (times - 1))
+                        wrong[one] += times
+                        answered[one] = last
+                        sure[one] += times * score
+                else:
+                    for one in range(count):
+                        answered[one] += row[one]
+                        sure[one] += row[one] * score
+        for one in range(count):
+            last = answered[one]
+            if last == old_answered[one]:
+                continue
+            inside = wrong[one] <= risk * last + 1e-9
+            if inside:
+                covered[one] = last
+            # Without further errors, the risk might have come within bounds among these images.
+            look = not inside and old_wrong[one] <= risk * last + 1e-9
+            seek = done[one] < len(marks) and marks[places[done[one]]] <= last
+            if not (look or seek):
+                continue
+            reached, faulty, confident = float(old_answered[one]), float(old_wrong[one]), old_sure[one]
+            begin = start
+            while begin < end:
+                draws = float(many[one] if tied else drawn[order[begin], one])
+                bad = float(faults[one]) if tied else draws * errors[begin]
+                if draws > 0.0:
+                    mean = bad / draws
+                    while done[one] < len(marks) and marks[places[done[one]]] <= reached + draws:
+                        mark = places[done[one]]
+                        at[one, mark, 0] = faulty + (marks[mark] - reached) * mean
+                        at[one, mark, 1] = confident + (marks[mark] - reached) * scores[begin]
+                        done[one] += 1
+                    if look:
+                        # Among equal confidences the risk moves one way, towards its mean: find the last rank within.
+                        if faulty + bad <= risk * (reached + draws) + 1e-9:
+                            covered[one] = reached + draws
+                        elif mean > risk and faulty <= risk * reached + 1e-9:
+                            covered[one] = reached + np.floor((risk * reached - faulty) / (mean - risk) + 1e-9)
+                    reached += draws
+                    faulty += bad
+                    confident += draws * scores[begin]
+                begin = end if tied else begin + 1
+        start = end
+    return risks, joint, covered, wrong.astype(np.float64), at

@@ -26,12 +26,13 @@ from dtn_det.metrics import (
     classification_intervals,
     mean_samples,
     reliability,
+    selective_samples,
 )
 from dtn_det.metrics.calibration import Reliability, brier_scores, log_losses
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.classification import chance_remark, is_at_chance
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
-from dtn_det.reports.contents import Section
+from dtn_det.reports.contents import SELECTIVE, Section
 from dtn_det.reports.numbers import (
     Row,
     difference_rows,
@@ -110,6 +111,7 @@ _NAMES = {
     **{form.format(name.lower()): form.format(name) for name in ("ECE", "NLL") for form in ("{}", "mean {}")},
     "brier": "Brier",
     "mean brier": "mean Brier",
+    **{form.format(name): form.format(shown) for name, shown in SELECTIVE.items() for form in ("{}", "mean {}")},
 }
 
 
@@ -131,12 +133,14 @@ class ClassifierNumbers:
 
 
 def numbers_of_records(
-    name: str, records: ClassifierRecords, replicates: int = REPLICATES, seed: int = 0
+    name: str, records: ClassifierRecords, replicates: int = REPLICATES, seed: int = 0, *, selective: bool = False
 ) -> ClassifierNumbers:
     """Compute the numbers of a model from its records.
 
     Args:
         replicates: Number of bootstrap replicates; 0 for no intervals.
+        selective: Whether to compute the metrics of selective classification for all cells, rather than for the clean
+            images alone.
     """
     cells, columns = records.cells, records.columns
     correct, confidence = columns["correct"].astype(np.bool_, copy=False), columns["confidence"]
@@ -149,8 +153,9 @@ def numbers_of_records(
     if not np.isnan(columns["true_probability"].astype(np.float32)).all():
         means["nll"] = log_losses(columns["true_probability"])
         means["brier"] = brier_scores(columns["true_probability"], columns["squared_norm"])
+    draws = {"replicates": replicates, "seed": seed}
     if replicates:
-        images, draws = records.images.tolist(), {"replicates": replicates, "seed": seed}
+        images = records.images.tolist()
         found = mean_samples(means, cells, images, **draws)
         del means
         found["ece"] = calibration_error_samples(confidence, correct, cells, images, **draws)
@@ -158,8 +163,20 @@ def numbers_of_records(
         points = {metric: each.mean(0) for metric, each in means.items()}
         points["ece"] = np.array([diagram.expected_calibration_error for diagram in diagrams])
         found = {metric: point_samples(metric, cells, values, len(correct)) for metric, values in points.items()}
-    others = tuple(found[metric] for metric in ("top5_error", "ece", "nll", "brier") if metric in found)
-    return ClassifierNumbers(found["error"], others, tuple(_reliability_rows(name, cells, diagrams)))
+    others = [found[metric] for metric in ("top5_error", "ece", "nll", "brier") if metric in found]
+    others += _selective(records, [number for number, cell in enumerate(cells) if selective or cell == CLEAN], draws)
+    return ClassifierNumbers(found["error"], tuple(others), tuple(_reliability_rows(name, cells, diagrams)))
+
+
+def _selective(records: ClassifierRecords, chosen: Sequence[int], draws: Mapping[str, int]) -> Iterator[Samples]:
+    """Yield the metrics of selective classification under some cells, which need at least two images."""
+    if not chosen or len(records.images) < 2:
+        return
+    cells = [records.cells[number] for number in chosen]
+    confidence, correct = (records.columns[name][:, chosen] for name in ("confidence", "correct"))
+    for metric, samples in selective_samples(confidence, correct, cells, records.images.tolist(), **draws).items():
+        without = point_samples(metric, cells, samples.point, len(records.images))
+        yield samples if draws["replicates"] else without
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
@@ -210,6 +227,8 @@ def classification_section(
             found = computed.intervals(name, model.error, which)
             rows += number_rows(name, which, found, cells, names=_NAMES, severities=model.severities)
             for other in model.others:
+                if which not in sets_of(other.cells):
+                    continue
                 plain = classification_intervals(other, None, corruptions=which, allow_partial=True, level=level)
                 rows += number_rows(name, which, plain, cells, names=_NAMES)
     changes: list[Row] = []

@@ -46,6 +46,8 @@ class ReportOptions:
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         level: Confidence level of the intervals, between 0 and 1.
+        selective: For classifiers, whether to compute the metrics of selective classification for all corruptions,
+            rather than for the clean images alone.
         processes: Number of processes that evaluate detectors at the same time. Each process imports the main module,
             so a script that asks for several must guard its code with ``if __name__ == "__main__"``.
     """
@@ -56,6 +58,7 @@ class ReportOptions:
     replicates: int = REPLICATES
     seed: int = 0
     level: float = LEVEL
+    selective: bool = False
     processes: int = 1
 
 
@@ -141,7 +144,9 @@ def _classifiers(
             measured.pop(0)
             waiting.extend(reader.submit(read_records, following) for following in measured[:1])
             bad[name] = records.bad
-            numbers[name] = numbers_of_records(name, records, options.replicates, options.seed)
+            numbers[name] = numbers_of_records(
+                name, records, options.replicates, options.seed, selective=options.selective
+            )
     classes = {int(store.manifest.protocol.get("num_classes", "0")) for store in sources.stores}
     number = classes.pop() if len(classes) == 1 else None
     section, remarks = classification_section(numbers, baseline, pairs, options.level, number or None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
@@ -28,6 +29,18 @@ DIFFERENCE_COLUMNS = ("first", "second", *NUMBER_COLUMNS[1:8], "p_value", "p_adj
 
 RELIABILITY_COLUMNS = ("model", "images", "low", "high", "count", "accuracy", "confidence")
 """Columns of :attr:`Section.reliability`."""
+
+
+SELECTIVE: Mapping[str, str] = MappingProxyType(
+    {
+        "adaptive_ece": "adaptive ECE",
+        "aurc": "AURC",
+        "augrc": "AUGRC",
+        "coverage_at_risk": "coverage at 5 % risk",
+        "risk_at_coverage": "risk at 80 % coverage",
+    }
+)
+"""Names in a report of the metrics of :func:`dtn_det.metrics.selective_metrics`."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +111,11 @@ class Section:
         numbers: One row for each number, with the columns :data:`NUMBER_COLUMNS`. ``set`` is the set of corruptions,
             ``benchmark`` or ``extra``. A cell belongs to the set of its corruption, and the clean images belong to
             ``benchmark`` unless the model was evaluated on ``extra`` only. ``name``, ``scope`` and ``severity`` are as
-            in :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error` and their
-            means such as `mean ECE`. ``value``, and the ends ``low`` and ``high`` of its interval (NaN without one),
-            are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the number of evaluated cells in
-            a mean, and ``expected_cells`` the number of cells in the whole set. Both are 1 for a single cell.
+            in :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error`, those of
+            :data:`SELECTIVE`, and their means such as `mean ECE`. ``value``, and the ends ``low`` and ``high`` of its
+            interval (NaN without one), are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the
+            number of evaluated cells in a mean, and ``expected_cells`` the number of cells in the whole set. Both are 1
+            for a single cell.
         differences: One row for each number and pair, with the columns :data:`DIFFERENCE_COLUMNS`: second minus first,
             in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family. For each
             pair, number and set there are four families: the differences for corruptions, for groups, for severities,

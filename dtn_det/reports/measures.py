@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dtn_det.metrics import METRICS
-from dtn_det.reports.contents import Direction, Kind
+from dtn_det.reports.contents import SELECTIVE, Direction, Kind
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Numbers
 
@@ -78,11 +78,15 @@ def corruption_measure(numbers: Numbers, which: str) -> Measure:
 
 
 def measures_of(numbers: Numbers) -> tuple[Measure, ...]:
-    """Return all measures of which a section has numbers, the most important first."""
+    """Return all measures of which a section has numbers, the most important first.
+
+    Measures of which only the clean images have a number are left out, if others have numbers of corruptions.
+    """
     kind = numbers.section.kind
     listed = _classification(numbers.report.baseline) if kind == "top1" else _detection(kind)
     having = {name for _, _, name, _, _ in numbers.found}
-    return tuple(measure for measure in listed if {measure.corruption, measure.cell} & having)
+    found = tuple(measure for measure in listed if {measure.corruption, measure.cell} & having)
+    return tuple(measure for measure in found if measure.corruption in having) or found
 
 
 def _classification(baseline: str | None) -> Iterator[Measure]:
@@ -94,6 +98,9 @@ def _classification(baseline: str | None) -> Iterator[Measure]:
     yield Measure("ECE", "%", "ECE", "mean ECE", "mean ECE")
     yield Measure("NLL", "nats", "NLL", "mean NLL", "mean NLL", decimals=2)
     yield Measure("Brier score", "", "Brier", "mean Brier", "mean Brier", decimals=3)
+    for name in SELECTIVE.values():
+        direction: Direction = "up" if name.startswith("coverage") else "down"
+        yield Measure(name, "%", name, f"mean {name}", f"mean {name}", direction)
 
 
 def _detection(kind: Kind) -> Iterator[Measure]:

@@ -14,13 +14,21 @@ import pytest
 from coco_summary import summaries
 from report_stores import CORRUPTIONS, SEVERITIES, classifier_answers, classifier_store, detector_store
 
+from dtn_det.corruptions.catalog import BENCHMARK
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.metrics import calibration, mean_corruption_error, mean_error, mean_performance_under_corruption
 from dtn_det.metrics.resampling import image_counts
+from dtn_det.metrics.selective import selective_metrics
 from dtn_det.reports import detection
 from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.reports.contents import SELECTIVE
+from dtn_det.reports.formats.flat import flat_numbers
+from dtn_det.reports.measures import measures_of
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.page.tables import calibration_views
 from dtn_det.reports.sources import find_pairs, parse_pairs
+from dtn_det.reports.tables.summary import calibration_table
 from dtn_det.robustness.importing import Imported, ImportSource, write_imported
 from dtn_det.robustness.store import Store
 
@@ -100,6 +108,39 @@ def test_calibration_of_classifiers_is_that_of_the_metrics(tmp_path: Path) -> No
     corrupted = bins[bins["images"] == "corrupted"].fillna(0)
     assert corrupted["count"].sum() == hit.size
     assert (corrupted["accuracy"] * corrupted["count"]).sum() == pytest.approx(hit.sum())
+
+
+@pytest.mark.parametrize("options", [QUICK, replace(QUICK, selective=True), replace(QUICK, replicates=0)])
+def test_selective_classification_is_of_the_clean_images_unless_all_are_wanted(
+    tmp_path: Path, options: ReportOptions
+) -> None:
+    report = collect([classifier_store(tmp_path / "store", {"net": 0})], options)
+    answers = classifier_answers(0, 40, sweep_cells(CORRUPTIONS, SEVERITIES))
+    cells = sweep_cells(CORRUPTIONS, SEVERITIES)
+    each = [
+        selective_metrics(answers["confidence"][:, cell], answers["correct"][:, cell]) for cell in range(len(cells))
+    ]
+    names = {name for name in report.sections[0].numbers["name"] if "coverage" in name or "AURC" in name}
+    assert names & {"mean AURC", "mean coverage at 5 % risk"} == (
+        {"mean AURC", "mean coverage at 5 % risk"} if options.selective else set()
+    )
+    for metric, name in SELECTIVE.items():
+        found = number(report, "net", name, "clean")
+        assert found.value == pytest.approx(100 * each[0][metric])
+        assert (found.low < found.high) == bool(options.replicates)
+        if options.selective:
+            own = [one[metric] for cell, one in zip(cells, each, strict=True) if cell[0] in BENCHMARK]
+            mean = number(report, "net", f"mean {name}")
+            assert mean.value == pytest.approx(100 * np.mean(own))
+            assert mean.low < mean.value < mean.high
+    numbers = Numbers.of(report, report.sections[0])
+    table = calibration_table(numbers, "benchmark")
+    assert [group.title for group in table.groups] == ["Clean images", "Mean over corruptions"][: 1 + options.selective]
+    assert [column.heading for column in table.columns] == ["ECE", *SELECTIVE.values()]
+    assert table.groups[0].rows[0].cells[2].value == number(report, "net", "AURC", "clean").value
+    assert "AURC" not in {measure.name for measure in measures_of(numbers)} or options.selective
+    assert flat_numbers(report, "net")["clean-coverage-at-5-risk"] == pytest.approx(100 * each[0]["coverage_at_risk"])
+    assert calibration_views([numbers])[0].title == "Classification: calibration and selective classification"
 
 
 def test_differences_are_second_minus_first(tmp_path: Path) -> None:

@@ -25,5 +25,5 @@ def flat_numbers(report: Report, model: str) -> dict[str, float]:
                 continue
             starts = ["segm"] if section.kind == "segm" else []
             starts += ["clean"] if scope else ["extra"] if which == "extra" else []
-            found["-".join([*starts, *name.lower().split()])] = float(value)
+            found["-".join([*starts, *name.lower().replace("%", "").split()])] = float(value)
     return found

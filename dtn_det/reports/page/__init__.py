@@ -21,6 +21,7 @@ from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.page.data import figure_data, gallery_data
 from dtn_det.reports.page.tables import (
+    calibration_views,
     cell_views,
     corruption_views,
     model_view,
@@ -49,10 +50,11 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
     sections = [Numbers.of(report, section) for section in report.sections]
     figures = figure_data(report, sections)
     pairs = pair_views(sections)
+    calibration = calibration_views(sections)
     script = _script()
     names = [("summary", "Summary"), ("corruptions", "Corruptions"), ("severities", "Severities")]
     names += [("differences", "Differences")] if pairs else []
-    names += [("calibration", "Calibration")] if figures["reliability"] else []
+    names += [("calibration", "Calibration")] if figures["reliability"] or calibration else []
     names += [("samples", "Images"), ("cells", "All conditions"), ("models", "Models"), ("provenance", "Provenance")]
     page: str = page_template("page.html").render(
         title=page_title(report),
@@ -65,6 +67,7 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
         corruptions=corruption_views(sections),
         severities=severity_views(sections),
         pairs=pairs,
+        calibration=calibration,
         reliability=bool(figures["reliability"]),
         cells=cell_views(sections),
         models=model_view(report),

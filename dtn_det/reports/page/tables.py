@@ -14,7 +14,7 @@ from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
-from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
+from dtn_det.reports.tables.summary import calibration_table, metrics_table, model_table, summary_table
 from dtn_det.reports.tables.table import (
     NO_NUMBER,
     Column,
@@ -215,6 +215,12 @@ def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
                 tables.append(metrics_table(numbers, which))
             found += [view_of(table, ()) for table in tables if table is not None]
     return tuple(found)
+
+
+def calibration_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
+    """Make a table for each section: its calibration and selective classification, where these are known."""
+    tables = (calibration_table(numbers, which) for numbers in sections for which in numbers.sets[:1])
+    return tuple(view_of(table, ()) for table in tables if table is not None)
 
 
 def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:

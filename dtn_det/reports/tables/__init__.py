@@ -10,7 +10,7 @@ from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
-from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
+from dtn_det.reports.tables.summary import calibration_table, metrics_table, model_table, summary_table
 from dtn_det.reports.tables.table import Table, explained
 
 
@@ -59,6 +59,9 @@ def _of_section(report: Report, section: Section, published: Sequence[PublishedR
         severities = severity_table(numbers, which)
         if severities is not None:
             yield severities
+        calibration = calibration_table(numbers, which)
+        if calibration is not None and (which == numbers.sets[0] or len(calibration.groups) > 1):
+            yield calibration
         if section.kind != "top1":
             yield metrics_table(numbers, which)
         for number, pair in enumerate(section.pairs, 1):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dtn_det.metrics import CLEAN, METRICS
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.reports.contents import Report, ReportModel
+from dtn_det.reports.contents import SELECTIVE, Report, ReportModel
 from dtn_det.reports.labels import joined_notes, model_note, shared_note
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.published import PublishedRow, published_group
@@ -96,6 +96,39 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
         groups.append(Group(_rows(numbers, fitted), metric))
     columns = tuple(replace(column, heading=column.heading.partition(" ")[0], decimals=1) for column in columns)
     return section_table(numbers, "metrics", "every average precision", which, "Model", columns, groups)
+
+
+def calibration_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
+    """Make the table of calibration and selective classification, or return None if a section has no such numbers.
+
+    It has a group of rows for the clean images, and one for the means over all corruptions if these were computed.
+    """
+    down = Column("ECE", "%", 2, "down", with_interval=True)
+    names = ("ECE", *SELECTIVE.values())
+    groups: list[Group] = []
+    columns: tuple[Column, ...] = ()
+    for title, prefix, scope in (("Clean images", "", CLEAN[0]), ("Mean over corruptions", "mean ", "")):
+        if not any(numbers.get(model.name, which, prefix + "AURC", scope) for model in numbers.models):
+            continue
+        shown = [
+            _Shown(
+                replace(down, heading=name, direction="up" if name.startswith("coverage") else "down"),
+                prefix + name,
+                scope,
+            )
+            for name in names
+        ]
+        columns, cells = _filled(numbers, which, shown)
+        fitted = [
+            tuple(replace(cell, decimals=column.decimals) for cell in own)
+            for column, own in zip(columns, cells, strict=True)
+        ]
+        groups.append(Group(_rows(numbers, fitted), title))
+    if not groups:
+        return None
+    columns = tuple(replace(column, decimals=down.decimals) for column in columns)
+    text = "calibration and selective classification"
+    return section_table(numbers, "calibration", text, which, "Model", columns, groups)
 
 
 def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
