@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as arrow
 import pytest
 from report_stores import classifier_answers, classifier_store, detector_store
@@ -29,6 +30,7 @@ from dtn_det.reports.overview.grouping import open_sets
 from dtn_det.reports.overview.results import flat_overview
 from dtn_det.reports.overview.tables import overview_tables
 from dtn_det.reports.tables.published import rows_of_sets
+from dtn_det.robustness.importing import Imported, ImportSource, write_imported
 from dtn_det.robustness.store.files import parquet_bytes
 
 MODELS = {"first": 0, "second": 2}
@@ -232,6 +234,16 @@ class TestWhichStores:
         found = self.open(stores, f"again={other}")
         assert found["imagenet-sketch"] == ["second", "again/second"]
         assert "begun" not in found
+
+    def test_imported_results_are_a_set_like_others(self, stores: Path, tmp_path: Path) -> None:
+        shutil.copytree(stores / "imagenet-sketch", tmp_path / "imagenet-sketch")
+        frame = pd.DataFrame({"corruption": ["fog"], "severity": [1], "error": [0.5]})
+        source = ImportSource({"r.csv": "0" * 64}, "robustbench", dataset="ImageNet-C")
+        write_imported(tmp_path / "imagenet-c", Imported("other", "classification", source, {"top1": frame}))
+        assert self.open(tmp_path) == {"imagenet-c": ["other"], "imagenet-sketch": ["second"]}
+        overview = collect_overview(open_sets([tmp_path]), ReportOptions(replicates=10))
+        assert ("other", "imagenet-c/mce") in overview.numbers
+        assert overview.differences == {}
 
     def test_stores_of_one_set_or_of_sets_that_nothing_tells_are_no_several_sets(self, tmp_path: Path) -> None:
         one = made(tmp_path, "a", "ImageNet-R", **RENDITION)

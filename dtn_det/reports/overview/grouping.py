@@ -9,7 +9,7 @@ from pathlib import Path
 from dtn_det.datasets.sets import set_name
 from dtn_det.errors import ReportError
 from dtn_det.reports.sources import Sources, label_and_folder, open_sources, title_of_folder
-from dtn_det.robustness.importing import read_imported
+from dtn_det.robustness.importing import FOLDER, read_imported
 from dtn_det.robustness.store import Store
 
 _ORDER = (
@@ -101,7 +101,8 @@ def _inner_stores(folder: Path) -> list[Path]:
     """Return the stores in a folder of stores that have results; none if the folder is a store or something else."""
     if (folder / "store.json").is_file() or not folder.is_dir() or read_imported(folder):
         return []
-    inner = [path.parent for path in sorted(folder.glob("*/store.json"))]
+    measured = {path.parent for path in folder.glob("*/store.json")}
+    inner = sorted(measured | {path.parent.parent for path in folder.glob(f"*/{FOLDER}/*.json")})
     begun = [path for path in inner if _has_results(path)]
     if inner and not begun:
         raise ReportError(
@@ -112,7 +113,8 @@ def _inner_stores(folder: Path) -> list[Path]:
 
 
 def _has_results(folder: Path) -> bool:
-    return any(model.finished() for model in Store.open(folder).models().values()) or bool(read_imported(folder))
+    measured = Store.open(folder).models().values() if (folder / "store.json").is_file() else ()
+    return any(model.finished() for model in measured) or bool(read_imported(folder))
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -242,6 +242,14 @@ def test_nothing_is_evaluated_where_one_set_does_not_fit(evaluate, tmp_path: Pat
     assert not Path("stores").exists()
 
 
+def test_a_model_of_ten_classes_is_refused_for_a_thousand(evaluate, tmp_path: Path, cifar: list[str]) -> None:
+    link_classes(tmp_path / "sketch", imagenet_wnids()[:201], "sketch_0.jpg", (256, 256))
+    err = evaluate(*cifar, "--set", "sketch")
+    assert "expected a model of 1,000 classes for ImageNet-Sketch, 201 class folders named by wnids in sketch" in err
+    assert "got 10 classes in 'one': name a model of these classes" in err
+    assert not Path("stores").exists()
+
+
 def test_the_same_set_under_two_names_is_refused(evaluate, cifar: list[str]) -> None:
     err = evaluate(*cifar, "--set", "again=cifar", "--corruptions", "again=fog", "again=contrast")
     assert "expected each set once, got the same images and conditions in " in err
