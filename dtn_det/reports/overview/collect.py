@@ -17,7 +17,6 @@ from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Direction, Report, ReportModel
-from dtn_det.reports.labels import joined_notes
 from dtn_det.reports.numbers import Number, Numbers, PairedDifference
 from dtn_det.reports.overview.contents import Key, Overview, OverviewColumn
 from dtn_det.reports.overview.drops import drop_difference, drop_number, drops_of
@@ -135,7 +134,7 @@ def _of_set(one: SetSources, report: Report, options: ReportOptions) -> Iterator
             _column(one, "drop", "points", "down"),
             {name: drop_number(drop, options.level) for name, drop in drops.items()},
             {
-                name: joined_notes(_partial(report.model(name)), "partial (clean images)" if drop.partial else "")
+                name: "partial (clean images)" if drop.partial else _partial(report.model(name))
                 for name, drop in drops.items()
             },
             {pair: change for pair, change in changes.items() if change is not None},
@@ -178,12 +177,13 @@ def _read(
             changes[pair] = (
                 change._replace(value=-change.value, low=-change.high, high=-change.low) if flipped else change
             )
-    notes = {name: joined_notes(number.note, _partial(numbers.report.model(name))) for name, number in found.items()}
+    notes = {name: number.note or _partial(numbers.report.model(name)) for name, number in found.items()}
     return _Found(column, found, notes, changes)
 
 
 def _partial(model: ReportModel) -> str:
-    return f"partial ({model.partial})" if model.partial else ""
+    """Return the note on a model whose numbers cover a part of the images; the remarks of the report say which part."""
+    return "partial" if model.partial else ""
 
 
 def _shown(part: _Found, before: Sequence[_Found]) -> bool:
