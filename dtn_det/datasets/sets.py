@@ -69,10 +69,11 @@ def set_title(dataset: str, profile: str, *, corrupted: bool, real: bool = False
     Returns:
         The name; empty if the data set is not known.
     """
-    if not dataset or (real and not corrupted):
-        return f"{dataset} Real" if dataset else ""
-    known = dataset.endswith(("-C", "-C-bar", "-3DCC"))
-    return f"{dataset}{'-C-bar' if profile.endswith('-bar') else '-C'}" if corrupted and not known else dataset
+    if not dataset:
+        return ""
+    known = not corrupted or dataset.endswith(("-C", "-C-bar", "-3DCC"))
+    made = "" if known else "-C-bar" if profile.endswith("-bar") else "-C"
+    return f"{dataset}{made}{' Real' if real else ''}"
 
 
 def set_name(title: str) -> str:

@@ -92,6 +92,8 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
     catalog = catalog_for(name for name, _ in manifest.cells)
     if catalog not in (IMAGENET_C_CATALOG, IMAGENET_3DCC_CATALOG):
         return f"corruptions of {catalog.title}"
+    if protocol.get("labels") == "Real":
+        return "Real labels"
     if protocol.get("classes") != "imagenet":
         return f"classes by {protocol.get('classes')} and profile {_profile(manifest)}"
     classes = int(found["num_classes_found"]) if "num_classes_found" in found else None

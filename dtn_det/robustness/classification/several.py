@@ -11,7 +11,7 @@ from dtn_det.datasets.folders.label_maps import SUBSETS
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.sets import NATURAL, candidates, set_name, set_title
 from dtn_det.errors import InputError, StoreError
-from dtn_det.robustness.classification.data import NONE
+from dtn_det.robustness.classification.data import NONE, TWIN
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.files import folder_name
 
@@ -106,7 +106,7 @@ def plan_sets(
 
 def _read(word: str) -> _Named:
     given, path = _split(word)
-    if given is not None and (not given or folder_name(given) != given):
+    if given is not None and (not given or folder_name(given) != given or given == TWIN):
         raise InputError(
             f"expected the name of a set to be that of a folder, of letters, digits, dots, dashes and underscores, got "
             f"{given!r} in --set {word}: name it without other signs, such as --set my-set={path}"
@@ -193,7 +193,8 @@ def _of_set(
     first = {option: words[0] if words else None for option, words in values.items()}
     classes = first["classes"] or (name if name in SUBSETS and not one.found.dataset else None)
     corruptions = values["corruptions"] or None
-    if corruptions is None and (first["labels"] is not None or classes in SUBSETS):
+    # Real labels and the classes of natural shifts are of images as they are.
+    if (first["labels"] is not None or classes in SUBSETS) and name not in chosen["corruptions"]:
         corruptions = [NONE]
     if one.found.kind in _ON_DISK and not on_disk:
         # This set is corrupted already, so seed, JPEG step, textures and engine do not apply to it.

@@ -42,6 +42,7 @@ def test_alexnet_is_the_baseline_of_a_sample_of_imagenets_validation_images() ->
         (manifest(profile="coco-c"), "profile coco-c"),
         (manifest(dataset="ImageNet-V2"), "the images of ImageNet-V2"),
         (manifest(dataset="ImageNet-Sketch"), "the images of ImageNet-Sketch"),
+        (replace(manifest(), protocol={**manifest().protocol, "labels": "Real"}), "Real labels"),
         (manifest(clean=f"{CROP}, after the corruption"), "images that were corrupted before they were cropped"),
     ],
 )

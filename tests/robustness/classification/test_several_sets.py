@@ -144,6 +144,7 @@ def plan(tmp_path: Path, *sets: str, **per_set: list[str]) -> dict[str, Classifi
         ("ImageNet", "imagenet-c", False, True, "imagenet-real"),
         ("ImageNet-V2 top-images", "imagenet-c", False, False, "imagenet-v2-top-images"),
         ("CIFAR-10", "cifar-c-bar", True, False, "cifar-10-c-bar"),
+        ("ImageNet", "imagenet-c", True, True, "imagenet-c-real"),
         ("", "imagenet-c", True, False, ""),
     ],
 )
@@ -179,7 +180,7 @@ class TestOptions:
         assert list(found) == ["imagenet-c", "imagenet-r", "disk", "real"]
         assert [one.clean is not None for one in found.values()] == [False, True, True, False]
         assert [one.labels for one in found.values()] == [None, None, None, Path("real.json")]
-        assert [one.corruptions for one in found.values()] == [["fog"], None, ["fog"], ["fog"]]
+        assert [one.corruptions for one in found.values()] == [["fog"], None, ["fog"], ["none"]]
         assert [one.profile for one in found.values()] == ["imagenet-c-bar", None, None, None]
 
     def test_real_labels_are_of_clean_images_where_no_corruptions_are_named(
@@ -206,6 +207,7 @@ class TestOptions:
             (["{val}", "{val}"], {}, "sets of different names, got 'imagenet-c' for .*val and for .*val: leave one"),
             (["a/b={val}"], {}, "that of a folder, of letters, .* got 'a/b' in --set a/b=.*: name it without"),
             (["={val}"], {}, "got '' in --set"),
+            (["clean_twin={val}"], {}, "got 'clean_twin' in --set"),
             (["nowhere"], {}, "expected --set to be a folder of images, got nowhere: there is no such folder"),
             (
                 ["{val}", "{own}"],
