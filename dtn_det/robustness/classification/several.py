@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dtn_det.datasets.arrays.corrupted import open_arrays
-from dtn_det.datasets.folders.label_maps import SUBSETS
+from dtn_det.datasets.folders.label_maps import CLASSES, SUBSETS
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.sets import NATURAL, candidates, set_name, set_title
 from dtn_det.errors import InputError, StoreError
@@ -191,6 +191,8 @@ def _of_set(
             raise InputError(f"expected --{option} once for the set {name}, got {' and '.join(words)}: leave one out")
         values[option] = words
     first = {option: words[0] if words else None for option, words in values.items()}
+    if first["classes"] not in (None, *CLASSES):
+        raise InputError(f"expected --classes out of {', '.join(CLASSES)}, got {first['classes']!r} for the set {name}")
     classes = first["classes"] or (name if name in SUBSETS and not one.found.dataset else None)
     corruptions = values["corruptions"] or None
     # Real labels and the classes of natural shifts are of images as they are.

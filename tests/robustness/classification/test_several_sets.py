@@ -219,6 +219,11 @@ class TestOptions:
             (["{val}"], {"clean": ["{val}"]}, "--clean with a set that takes it, got .* with imagenet-c: leave it out"),
             (["{val}"], {"profile": ["r=cifar-c"]}, "--profile NAME=VALUE with a set out of imagenet-c, got 'r=cif"),
             (["{r}"], {"clean": ["a", "b"]}, "expected --clean once for the set imagenet-r, got a and b"),
+            (
+                ["{val}"],
+                {"classes": ["text"]},
+                "--classes out of imagenet, folder, .*, got 'text' for the set imagenet-c",
+            ),
             (["{r}"], {"labels": ["real.json"]}, "expected --labels with a set that takes it, got real.json with"),
         ],
     )
