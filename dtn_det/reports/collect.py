@@ -10,14 +10,18 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
+
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
+from dtn_det.reports.classes import class_names, class_rows
 from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records, read_records
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
-from dtn_det.reports.contents import KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
+from dtn_det.reports.contents import CLASS_COLUMNS, KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
 from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_stores
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
+from dtn_det.reports.numbers import Row
 from dtn_det.reports.sources import Sources, find_pairs, in_order, open_sources, parse_pairs
 from dtn_det.robustness.classification.baseline import (
     BaselineChoice,
@@ -131,6 +135,7 @@ def _classifiers(
 ) -> tuple[tuple[Section, ...], _BadImages, tuple[str, ...]]:
     numbers: dict[str, ClassifierNumbers] = {}
     bad: _BadImages = {}
+    classes_of: list[Row] = []
     measured = [model for model in sources.models.values() if isinstance(model, ModelStore)]
     # Read the records of the next model while computing the numbers of this one. At most two models are in memory.
     with ThreadPoolExecutor(1) as reader:
@@ -144,12 +149,17 @@ def _classifiers(
             measured.pop(0)
             waiting.extend(reader.submit(read_records, following) for following in measured[:1])
             bad[name] = records.bad
-            numbers[name] = numbers_of_records(
-                name, records, options.replicates, options.seed, selective=options.selective
-            )
+            draws = {"replicates": options.replicates, "seed": options.seed}
+            numbers[name] = numbers_of_records(name, records, **draws, selective=options.selective)
+            images = model.store.images()
+            if "label" in images.column_names:
+                names = class_names(images, model.store.manifest.protocol.get("classes", ""))
+                labels = images["label"].to_numpy()
+                classes_of += class_rows(name, records, labels, names, **draws, level=options.level)
     classes = {int(store.manifest.protocol.get("num_classes", "0")) for store in sources.stores}
     number = classes.pop() if len(classes) == 1 else None
     section, remarks = classification_section(numbers, baseline, pairs, options.level, number or None)
+    section = replace(section, classes=pd.DataFrame(classes_of, columns=list(CLASS_COLUMNS)))
     return (section,), bad, remarks
 
 

@@ -43,6 +43,18 @@ SELECTIVE: Mapping[str, str] = MappingProxyType(
 """Names in a report of the metrics of :func:`dtn_det.metrics.selective_metrics`."""
 
 
+CLASS_COLUMNS = (
+    *("model", "end", "name", "images", "clean", "corrupted", "difference", "low", "high"),
+    *("image", "corruption", "severity"),
+)
+"""Columns of :attr:`Section.classes`."""
+
+
+def no_classes() -> pd.DataFrame:
+    """Return the table :attr:`Section.classes` without rows."""
+    return pd.DataFrame([], columns=list(CLASS_COLUMNS))
+
+
 @dataclass(frozen=True)
 class Provenance:
     """The data and settings with which all numbers of a report were computed.
@@ -124,6 +136,12 @@ class Section:
             ``clean`` or ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence``
             the means in the bin, all as fractions. Empty for detectors.
         pairs: Names of the first and the second model of each pair that was compared.
+        classes: One row for each shown class of a model, with the columns :data:`CLASS_COLUMNS`. ``end`` is ``most``
+            for the classes that lose most under corruption, ``least`` for those that lose least, or ``all`` where
+            there are few classes. ``clean`` and ``corrupted`` are errors and ``difference`` is corrupted minus clean
+            with the ends of its interval, all in percent. ``corruption`` and ``severity`` are those with most errors in
+            the class, and ``image`` is the number of an image that is right when clean, and wrong (``most``) or right
+            (else) there, if there is one. Empty for detectors.
     """
 
     kind: Kind
@@ -131,6 +149,7 @@ class Section:
     differences: pd.DataFrame
     reliability: pd.DataFrame
     pairs: tuple[tuple[str, str], ...] = ()
+    classes: pd.DataFrame = field(default_factory=no_classes)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,12 @@ def sets_of(cells: Collection[Cell]) -> list[CorruptionSet]:
     return found or [SETS[0]] if CLEAN in cells else found
 
 
+def cells_of_set(cells: Sequence[Cell], which: CorruptionSet) -> list[int]:
+    """Return the places of the cells of a set of corruptions."""
+    wanted = set(all_cells(which, _catalog(cells)))
+    return [place for place, cell in enumerate(cells) if cell != CLEAN and cell in wanted]
+
+
 def _catalog(cells: Collection[Cell]) -> Catalog:
     return catalog_for(cell[0] for cell in cells)
 

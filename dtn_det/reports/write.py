@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import ReportError
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
@@ -79,7 +80,13 @@ def make_report(
         if data is not None:
             show = add_stage("Corrupting sample images", 1)
             pairs = [pair for section in report.sections for pair in section.pairs]
-            gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
+            columns = ["model", "image", "corruption", "severity"]
+            shown = [
+                (str(model), int(image), Cell(str(corruption), int(severity)))
+                for section in report.sections
+                for model, image, corruption, severity in section.classes[columns].to_numpy().tolist()
+            ]
+            gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed, classes=shown)
             show(1)
         show = add_stage("Writing tables, figures, and the page", 1)
         remove_earlier(out, console)

@@ -30,6 +30,7 @@ def classifier_store(
     cells: Sequence[Cell] = sweep_cells(CORRUPTIONS, SEVERITIES),
     units: Iterable[int] | None = None,
     bad: Sequence[int] = (),
+    table: arrow.Table | None = None,
     **fields: object,
 ) -> Path:
     """A store of classifiers, named with the seeds of their answers.
@@ -41,6 +42,7 @@ def classifier_store(
         cells: Conditions.
         units: Those that are finished, all if None.
         bad: Images that cannot be read.
+        table: The list of images, keys without labels if None.
         fields: Of the manifest, in place of the usual ones.
     """
     values = {
@@ -48,7 +50,8 @@ def classifier_store(
         "corruption": Corruptor("cifar-c").identity, "cells": tuple(cells), "unit_size": 16,
         "protocol": {"classes": "folder", "num_classes": "10"}, **fields,
     }  # fmt: skip
-    store = Store.create(folder, StoreManifest(**values), arrow.table({"key": [f"{n}.png" for n in range(images)]}))
+    table = arrow.table({"key": [f"{n}.png" for n in range(images)]}) if table is None else table
+    store = Store.create(folder, StoreManifest(**values), table)
     for name, seed in models.items():
         model = store.add_model(
             ModelManifest(
@@ -59,10 +62,10 @@ def classifier_store(
         for unit in model.pending() if units is None else units:
             chosen = [image for image in store.manifest.unit(unit) if image not in bad]
             told = {image: "is truncated" for image in store.manifest.unit(unit) if image in bad}
-            table = arrow.table({key: column[chosen].reshape(-1) for key, column in answers.items()}).cast(
+            rows = arrow.table({key: column[chosen].reshape(-1) for key, column in answers.items()}).cast(
                 records_schema()
             )
-            model.write(unit, table.replace_schema_metadata({BAD_IMAGES: json.dumps(told).encode()} if told else None))
+            model.write(unit, rows.replace_schema_metadata({BAD_IMAGES: json.dumps(told).encode()} if told else None))
     return folder
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from dtn_det.reports.contents import DIFFERENCE_COLUMNS, NUMBER_COLUMNS, RELIABILITY_COLUMNS, Report
+from dtn_det.reports.contents import CLASS_COLUMNS, DIFFERENCE_COLUMNS, NUMBER_COLUMNS, RELIABILITY_COLUMNS, Report
 from dtn_det.reports.labels import one_line
 from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow
 
@@ -20,7 +20,12 @@ FORMAT = "dtn-det report"
 VERSION = 1
 
 # DIFFERENCE_COLUMNS ends with the adjusted p-values, which are left out: they can be computed from the plain p-values.
-_TABLES = {"numbers": NUMBER_COLUMNS, "differences": DIFFERENCE_COLUMNS[:-1], "reliability": RELIABILITY_COLUMNS}
+_TABLES = {
+    "numbers": NUMBER_COLUMNS,
+    "differences": DIFFERENCE_COLUMNS[:-1],
+    "reliability": RELIABILITY_COLUMNS,
+    "classes": CLASS_COLUMNS,
+}
 _PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 
 

@@ -19,10 +19,11 @@ from dtn_det.reports.changes import Change, families, is_least
 from dtn_det.reports.contents import KIND_TITLES, Direction, Provenance, Report
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
-from dtn_det.reports.page.data import figure_data, gallery_data
+from dtn_det.reports.page.data import class_pictures, figure_data, gallery_data
 from dtn_det.reports.page.tables import (
     calibration_views,
     cell_views,
+    class_views,
     corruption_views,
     model_view,
     pair_views,
@@ -51,10 +52,12 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
     figures = figure_data(report, sections)
     pairs = pair_views(sections)
     calibration = calibration_views(sections)
+    classes = class_views(sections)
     script = _script()
     names = [("summary", "Summary"), ("corruptions", "Corruptions"), ("severities", "Severities")]
     names += [("differences", "Differences")] if pairs else []
     names += [("calibration", "Calibration")] if figures["reliability"] or calibration else []
+    names += [("classes", "Classes")] if classes else []
     names += [("samples", "Images"), ("cells", "All conditions"), ("models", "Models"), ("provenance", "Provenance")]
     page: str = page_template("page.html").render(
         title=page_title(report),
@@ -68,6 +71,7 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
         severities=severity_views(sections),
         pairs=pairs,
         calibration=calibration,
+        classes=[(view, class_pictures(name, samples)) for name, view in classes],
         reliability=bool(figures["reliability"]),
         cells=cell_views(sections),
         models=model_view(report),

@@ -162,6 +162,23 @@ def gallery_data(report: Report, gallery: Gallery) -> Values:
     }
 
 
+def class_pictures(model: str, gallery: Gallery | None) -> list[Values]:
+    """Return the pictures of the classes of a model, for the page's template: an image each, with the answer to it."""
+    found = []
+    for sample in () if gallery is None else gallery.classes:
+        (picture,) = sample.image.pictures
+        if sample.model == model:
+            where = f"{title(picture.cell.corruption)} {picture.cell.severity}"
+            answers = [f"{answer.text}, {'right' if answer.right else 'wrong'}" for answer in picture.answers.values()]
+            shown = {"source": _source(picture), "size": sample.image.size, "truth": sample.image.truth}
+            found.append({**shown, "where": where, "answer": "".join(answers)})
+    return found
+
+
+def _source(picture: Picture) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(picture.webp).decode()}"
+
+
 def _image(image: SampleImage, places: dict[str, int]) -> Values:
     return {
         "key": image.key,
@@ -176,7 +193,7 @@ def _picture(picture: Picture, places: dict[str, int]) -> Values:
     return {
         "corruption": picture.cell.corruption,
         "severity": picture.cell.severity,
-        "source": f"data:image/webp;base64,{base64.b64encode(picture.webp).decode()}",
+        "source": _source(picture),
         "answers": {str(places[name]): _answer(answer) for name, answer in picture.answers.items() if name in places},
     }
 

@@ -11,6 +11,7 @@ from dtn_det.corruptions.catalog import EVERY_GROUP
 from dtn_det.reports.contents import Report
 from dtn_det.reports.labels import model_note, shared_note, short, title
 from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.classes import class_table
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
@@ -223,6 +224,16 @@ def calibration_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     return tuple(view_of(table, ()) for table in tables if table is not None)
 
 
+def class_views(sections: Sequence[Numbers]) -> tuple[tuple[str, PageTable], ...]:
+    """Return the name of each model with the table of the classes of which it loses most and least."""
+    found = [
+        (model.name, class_table(numbers, model, f"classes-{number}"))
+        for numbers in sections
+        for number, model in enumerate(numbers.models, 1)
+    ]
+    return tuple((name, view_of(table, ())) for name, table in found if table is not None)
+
+
 def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """Make one table for each section and set of corruptions: the differences of all pairs."""
     found = []
@@ -293,7 +304,7 @@ def view_of(table: Table, models: Collection[str], *, grouped: bool | None = Non
     grouped = any(group.title for group in table.groups) if grouped is None else grouped
     sourced = any(row.source for row in table.rows)
     columns = [ViewColumn("Group", numeric=False)] if grouped else []
-    role: Role = "model" if of_models else "corruption"
+    role: Role = "model" if of_models else "" if table.label == "Class" else "corruption"
     width = _width(row.label for row in table.rows)
     columns.append(ViewColumn(table.label, role=role, numeric=False, head=True, width=width))
     for column in table.columns:

@@ -100,6 +100,18 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
+class ClassSample:
+    """An image of a class of which a model loses most or least.
+
+    Attributes:
+        image: The image, with a single picture and the answer of this model.
+    """
+
+    model: str
+    image: SampleImage
+
+
+@dataclass(frozen=True)
 class Gallery:
     """The sample images that a page shows.
 
@@ -108,12 +120,18 @@ class Gallery:
         images: Images drawn at random, each under all cells.
         disagreements: Images on which two models differ most; may be empty.
         remarks: Sentences on how the images were chosen.
+        classes: An image of each class in the tables of classes; empty for detectors.
     """
 
     models: tuple[str, ...]
     images: tuple[SampleImage, ...]
     disagreements: tuple[Disagreement, ...] = ()
     remarks: tuple[str, ...] = field(default=())
+    classes: tuple[ClassSample, ...] = ()
+
+
+ClassImage = tuple[str, int, Cell]
+"""A model, the number of an image of a class, and the cell under which the image is shown."""
 
 
 def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
@@ -167,6 +185,7 @@ def make_samples(
     clean: Path | None = None,
     frost: Path | None = None,
     seed: int = 0,
+    classes: Sequence[ClassImage] = (),
 ) -> Gallery:
     """Make the sample images of a report from the images that were evaluated.
 
@@ -176,6 +195,7 @@ def make_samples(
         pairs: Pairs of compared models. Images on which the models of a pair differ most are added, for the first pair
             with records.
         clean: For classifiers, the folder of clean images, if ``data`` has corrupted images.
+        classes: For classifiers, the images to show of classes.
 
     Raises:
         ReportError: The images are not the evaluated images, no model has records of images, or ``clean`` is given for
@@ -192,7 +212,7 @@ def make_samples(
     if sources.task == "classification":
         from dtn_det.reports.samples.classification import classification_gallery
 
-        return classification_gallery(models, data, pair, clean=clean, frost=frost, seed=seed)
+        return classification_gallery(models, data, pair, clean=clean, frost=frost, seed=seed, classes=classes)
     if clean is not None:
         raise ReportError("expected --clean with classifiers only, got it with detectors: leave it out")
     from dtn_det.reports.samples.detection import detection_gallery

@@ -20,7 +20,17 @@ from dtn_det.datasets.choosing import read_selection
 from dtn_det.datasets.labelled import LabelledImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.classification import ClassifierRecords, read_records
-from dtn_det.reports.samples import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
+from dtn_det.reports.samples import (
+    Answer,
+    ClassImage,
+    ClassSample,
+    Disagreement,
+    Gallery,
+    Picture,
+    SampleImage,
+    pick,
+    thumbnail,
+)
 from dtn_det.robustness.classification.baseline import image_side
 from dtn_det.robustness.classification.data import Prepared, prepare
 from dtn_det.robustness.classification.images import SIDES
@@ -42,12 +52,14 @@ def classification_gallery(
     frost: Path | None = None,
     count: int = 3,
     seed: int = 0,
+    classes: Sequence[ClassImage] = (),
 ) -> Gallery:
     """Make the sample images of classifiers from the images that were evaluated.
 
     Args:
         models: The models by name, all of the same images and corruptions.
         pair: Two models; images on which their answers differ most are added. None to add none.
+        classes: The images to show of classes.
 
     Raises:
         ReportError: The images are not the evaluated images.
@@ -63,7 +75,19 @@ def classification_gallery(
         pixels = zip(prepared.cells, prepared.source.images(image), strict=True)
         images.append(_sample(image, number, pixels, of, names))
     found = () if pair is None else _disagreements(prepared, pair, models, of, names)
-    return Gallery(tuple(models), tuple(images), found, _remarks(pair, found))
+    samples = tuple(
+        ClassSample(name, _under(prepared, number, cell, {name: of[name]}, names)) for name, number, cell in classes
+    )
+    return Gallery(tuple(models), tuple(images), found, _remarks(pair, found), samples)
+
+
+def _under(
+    prepared: Prepared, number: int, cell: Cell, of: Mapping[str, _AnswersOfModel], names: Mapping[int, str]
+) -> SampleImage:
+    """Make a sample of an image under one cell."""
+    image = prepared.images.images[number]
+    (pixels,) = replace(prepared.source, cells=(cell,)).images(image)
+    return _sample(image, number, [(cell, pixels)], of, names)
 
 
 def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, frost: Path | None) -> Prepared:
@@ -171,9 +195,7 @@ def _disagreements(
             if most[place] <= 0:
                 break
             number, cell = int(images[place]), cells[int((sign * gain[place]).argmax())]
-            image = prepared.images.images[number]
-            (pixels,) = replace(prepared.source, cells=(cell,)).images(image)
-            shown = _sample(image, number, [(cell, pixels)], of, names)
+            shown = _under(prepared, number, cell, of, names)
             found.append(Disagreement(pair[better], pair[worse], shown))
     return tuple(found)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.measures import corruption_measure, performance_measure
 from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.classes import class_table
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
@@ -70,3 +71,6 @@ def _of_section(report: Report, section: Section, published: Sequence[PublishedR
         grid = grid_table(numbers, model, f"cells-{number}")
         if grid is not None:
             yield grid
+        classes = class_table(numbers, model, f"classes-{number}")
+        if classes is not None:
+            yield classes
