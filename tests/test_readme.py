@@ -160,6 +160,7 @@ def imagenet(checkout: Path) -> Path:
     return checkout / "imagenet" / "val"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_corrupting(checkout: Path, imagenet: Path, here: Here) -> None:
     grid, tree = starting("dtn-det corrupt ")
     photo = next(imagenet.glob("*/*.JPEG"))

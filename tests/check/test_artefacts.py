@@ -96,6 +96,7 @@ def test_a_folder_of_stores_and_its_report(tmp_path: Path) -> None:
     assert inspect_path(report / "sets")[0].kind == "report_part"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_corrupted_coco_data_set(tmp_path: Path) -> None:
     content = plain_content()
     source = tmp_path / "clean"
@@ -121,6 +122,7 @@ def test_a_corrupted_coco_data_set(tmp_path: Path) -> None:
     assert inspect_path(tmp_path / "c/corruptions.json")[0].kind == "corrupted_coco_part"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_corrupted_class_folder_says_by_what(tmp_path: Path) -> None:
     write_classes(tmp_path / "clean", ("cat", "dog"))
     options = ["--corruptions", "brightness", "--severities", "2", "--workers", "1", "--profile", "imagenet-c"]

@@ -159,6 +159,7 @@ def test_two_at_once_in_one_folder_are_refused(source, finished, capsys):
     assert "expected to be alone in" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_bad_files_are_listed_and_the_others_written(tmp_path, capsys):
     source = plain_folder(tmp_path / "a")
     Image.fromarray(picture(1)).convert("L").save(source / "grey.png")
