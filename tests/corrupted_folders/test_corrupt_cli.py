@@ -68,7 +68,7 @@ def is_over(session: int) -> bool:
 
 def stop_at(count: int, number: signal.Signals, source, target) -> subprocess.Popen[str]:
     """Run the command until so many files are there, then send it a signal."""
-    process = start(source, target, *WHAT, "--workers", 2)
+    process = start(source, target, *WHAT, "--workers", 1 if number == signal.SIGINT else 2)
     try:
         wait_until(lambda: len(files(target)) >= count or process.poll() is not None)
         assert process.poll() is None, process.communicate()
