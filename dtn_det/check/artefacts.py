@@ -20,6 +20,7 @@ from dtn_det.errors import StoreError
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
     from dtn_det.robustness.importing import Imported
+    from dtn_det.robustness.store import ModelStore
 
 _STORE, _IMPORTED = "store.json", "aggregates"
 _RUN = re.compile(r"\d{8}_\d{6}")
@@ -142,7 +143,7 @@ def _check_store(folder: Path, target: Target | None) -> list[CheckResult]:
     try:
         store = Store.open(folder)
         models = {name: store.model(name) for name in store.models()}
-        pending = {name: len(model.pending()) for name, model in models.items()}
+        done = [f"{name} ({_done(model)})" for name, model in models.items()]
         imported = read_imported(folder) if (folder / _IMPORTED).is_dir() else {}
     except StoreError as error:
         return [CheckResult(str(folder), "store", "a store that cannot be opened", problems=(str(error),))]
@@ -154,15 +155,17 @@ def _check_store(folder: Path, target: Target | None) -> list[CheckResult]:
         "selection": manifest.selection,
         "corruption": manifest.corruption,
         "conditions": len(manifest.cells),
-        "models": [f"{name} ({_done(manifest.num_units, left)})" for name, left in pending.items()],
+        "models": done,
         **({"imported models": _described(imported)} if imported else {}),
     }
     remarks = (*manifest.remarks, *(remark for one in imported.values() for remark in one.source.remarks))
     return [CheckResult(str(folder), "store", "store of results", facts, remarks)]
 
 
-def _done(units: int, pending: int) -> str:
-    return "complete" if not pending else f"{units - pending:,} of {units:,} units"
+def _done(model: ModelStore) -> str:
+    units, pending, blocks = model.store.manifest.num_units, len(model.pending()), len(model.blocks())
+    by_cell = f", {counted(blocks, 'block')} of --order cell" if blocks else ""
+    return "complete" if not pending else f"{units - pending:,} of {units:,} units{by_cell}"
 
 
 def _check_stores(folder: Path, target: Target | None) -> list[CheckResult]:

@@ -30,6 +30,7 @@ _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
     "weights_hash": "the weights of the model",
     "clean_images": "names and sizes of the clean images",
+    "order": "of evaluation, image by image where there is nothing",
 }
 
 
@@ -229,6 +230,8 @@ def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
+    if value is None:
+        return "nothing"
     text = _HASH.sub(r"\1", repr(value))
     return text if len(text) <= _LONGEST else f"{text[:80]} ... ({len(text)} characters)"
 

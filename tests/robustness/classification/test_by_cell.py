@@ -15,6 +15,7 @@ from class_folders import write_folders
 from ranks import run_ranks
 from warm_python import WarmPython
 
+from dtn_det.check.artefacts import check_artefact
 from dtn_det.cli.main import main
 from dtn_det.corruptions.cells import CLEAN, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
@@ -242,7 +243,10 @@ def test_resets_and_the_order_of_images_change_the_answers(run: Run, folder: Pat
     [
         (["--reset", "never"], "reset: the store has 'cell', this run 'never'"),
         (["--order-seed", "1"], "order_seed: the store has '0', this run '1'"),
-        (["--order", "image"], "order: the store has 'cell', this run None"),
+        (
+            ["--order", "image"],
+            "order: the store has 'cell', this run nothing (of evaluation, image by image ",
+        ),
     ],
 )
 def test_other_orders_refuse_to_mix_even_in_a_store_without_units(
@@ -252,6 +256,8 @@ def test_other_orders_refuse_to_mix_even_in_a_store_without_units(
         patch.setattr(Blocks, "finish", lambda blocks, model: None)
         run("little")
     assert not Store.open(folder / "store").model("little").finished()
+    (checked,) = check_artefact(folder / "store") or ()
+    assert checked.facts["models"] == ["little (0 of 3 units, 5 blocks of --order cell)"]
     code, _, err = run("little", *options)
     assert code == 1
     assert field in err
