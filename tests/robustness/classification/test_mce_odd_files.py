@@ -157,7 +157,7 @@ def test_errors_of_the_system_say_what_to_do(mce: Run, tmp_path: Path, monkeypat
 
 
 def test_a_model_may_not_need_timm(mce: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dtn_det.cli import mce as command
+    from dtn_det.cli import classifier_options as command
 
     wanted = []
 
