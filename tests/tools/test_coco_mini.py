@@ -57,6 +57,8 @@ def options(train: list[int] | None, val: list[int] | None) -> list[str]:
         "model.backbone.init_cfg": None,
         "model.test_cfg.rcnn.score_thr": 0.0,
         "model.test_cfg.rcnn.max_per_img": 20,
+        "model.test_cfg.rpn.max_per_img": 100,
+        "model.train_cfg.rpn_proposal.max_per_img": 100,
         "model.train_cfg.rcnn.sampler.num": 32,
         "train_cfg.max_epochs": 1,
         "default_hooks.logger.interval": 1,
