@@ -198,14 +198,11 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
             len(empty), "class {folder without images keeps its number|folders without images keep their numbers}"
         )
         yield Remark("empty_class_folders", what, where, len(empty), empty)
-    if labels.classes == "imagenet" and len(listing.filled) < IMAGENET_CLASSES:
-        yield Remark(
-            "part_of_the_classes",
-            f"of ImageNet's {IMAGENET_CLASSES:,} classes {agreeing(len(listing.filled), '{has|have}')} images",
-            where,
-            len(listing.filled),
-            partial=True,
-        )
+    title = {"imagenet": "ImageNet", **SUBSETS}.get(labels.classes)
+    filled = len(listing.filled & labels.numbers.keys())
+    if title is not None and filled < labels.num_classes:
+        what = f"of {title}'s {labels.num_classes:,} classes {agreeing(filled, '{has|have}')} images"
+        yield Remark("part_of_the_classes", what, where, filled, partial=True)
     yield from order_remarks(labels, where)
 
 

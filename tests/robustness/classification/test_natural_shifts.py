@@ -94,6 +94,13 @@ def test_the_logits_of_the_200_classes_alone_count_and_the_clean_twin_has_the_sa
         np.testing.assert_allclose(found["confidence"], logits.max().item(), rtol=1e-6)
 
 
+def test_a_part_of_the_200_classes_is_told_and_marked_as_partial(mce, tmp_path: Path) -> None:
+    data = link_classes(tmp_path / "imagenet-r", subset("imagenet_r")[:3], "art_0.jpg", (256, 256))
+    assert "3 of ImageNet-R's 200 classes have images" in mce(data)
+    (remark,) = Store.open(tmp_path / "store").manifest.remarks
+    assert (remark.kind, remark.count, remark.partial) == ("part_of_the_classes", 3, True)
+
+
 def test_a_model_of_other_classes_is_refused_by_the_three_numbers(mce, tmp_path: Path) -> None:
     data = link_classes(tmp_path / "imagenet-r", subset("imagenet_r"), "art_0.jpg", (256, 256))
     assert "expected a model of 1,000 classes for ImageNet-R, 200 class folders" in mce(data, model="two_hundred")
