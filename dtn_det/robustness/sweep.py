@@ -35,11 +35,18 @@ if TYPE_CHECKING:
 
 
 _PREFETCHED = 2
-"""Number of items that each worker process makes ahead of the evaluation."""
+"""Number of blocks of items that each worker process makes ahead of the evaluation."""
 
 
 class Task(Protocol):
     """The part of a sweep that depends on its task: how images are loaded and how models are evaluated on them."""
+
+    def block_size(self, ahead: int) -> int:
+        """Return how many items a worker process makes and passes to the evaluation together, as a block.
+
+        Args:
+            ahead: How many blocks the worker processes make ahead of :meth:`evaluate`; 0 without worker processes.
+        """
 
     def loading(self, requests: Iterable[int], ahead: int) -> tuple[Dataset[Any], Iterator[Any]]:
         """Return how images are loaded.
@@ -250,11 +257,12 @@ def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
 
 def _items(task: Task, requests: Iterable[int], workers: int) -> Iterator[Any]:
     """Yield the items that are requested, which worker processes make ahead."""
-    dataset, indices = task.loading(requests, _PREFETCHED * workers)
+    size = task.block_size(_PREFETCHED * workers)
+    dataset, indices = task.loading(requests, _PREFETCHED * workers * size)
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        sampler=indices,
-        batch_size=None,
+        batch_sampler=iter(lambda: list(itertools.islice(indices, size)), []),
+        collate_fn=list,
         num_workers=workers,
         prefetch_factor=_PREFETCHED if workers else None,
         worker_init_fn=_prepare_worker,
@@ -262,8 +270,8 @@ def _items(task: Task, requests: Iterable[int], workers: int) -> Iterator[Any]:
         multiprocessing_context="spawn" if workers else None,
     )
     with worker_environment(), interrupts_blocked():
-        items = iter(loader)
-    yield from items
+        blocks = iter(loader)
+    yield from itertools.chain.from_iterable(blocks)
 
 
 @contextmanager

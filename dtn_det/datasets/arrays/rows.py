@@ -1,6 +1,6 @@
-"""Images that are rows of a file, read one at a time: NumPy arrays, CIFAR's own batches, Parquet files.
+"""Images that are rows of a file, read when they are needed: NumPy arrays, CIFAR's own batches, Parquet files.
 
-A NumPy array is never loaded: each row is read from its place in the file, so that the memory of a process does not
+A NumPy array is never loaded: rows are read from their place in the file, so that the memory of a process does not
 depend on the size of the file. A batch of CIFAR is a pickle of 30 MB, which a process loads once. For a Parquet file, a
 process keeps one row group in memory.
 """
@@ -166,10 +166,18 @@ class NpyRows:
 
     def row(self, number: int) -> ByteImage:
         """See :class:`Rows`."""
-        content = os.pread(self._file.fileno(), self._size, self.header.offset + number * self._size)
-        if len(content) != self._size:
-            raise BadImageError(f"{self.header.path}: row {number} is cut off")
-        return np.frombuffer(content, np.uint8).reshape(self._shape)
+        return self.block(number, 1)[0]
+
+    def block(self, first: int, count: int) -> NDArray[np.uint8]:
+        """Return the images of ``count`` rows from row ``first`` on, ``(count, H, W, 3)`` uint8 RGB.
+
+        Raises:
+            BadImageError: The file ends before the last of these rows.
+        """
+        content = os.pread(self._file.fileno(), count * self._size, self.header.offset + first * self._size)
+        if len(content) != count * self._size:
+            raise BadImageError(f"{self.header.path}: row {first + len(content) // self._size} is cut off")
+        return np.frombuffer(content, np.uint8).reshape(count, *self._shape)
 
 
 class _BatchUnpickler(pickle.Unpickler):

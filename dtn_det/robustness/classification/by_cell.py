@@ -109,6 +109,13 @@ class ImagesByCell(Dataset[Item]):
         cell, image = divmod(request, len(self.by_cell[0]))
         return replace(self.by_cell[cell][image, slot], cell=cell)
 
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[Item]:
+        found = []
+        for cell, requests in itertools.groupby(indices, key=lambda index: index[0] // len(self.by_cell[0])):
+            own = [(request % len(self.by_cell[0]), slot) for request, slot in requests]
+            found += [replace(item, cell=cell) for item in self.by_cell[cell].__getitems__(own)]
+        return found
+
 
 @dataclass(kw_only=True)
 class CellTask(ClassificationTask):
@@ -129,8 +136,8 @@ class CellTask(ClassificationTask):
     def loading(self, requests: Iterable[int], ahead: int) -> tuple[Dataset[Item], Iterator[tuple[int, int]]]:
         """See :class:`dtn_det.robustness.sweep.Task`."""
         _, indices = super().loading(requests, ahead)
-        views, stacks = tuple(self._views()), self._slots.stacks
-        by_cell = [ClassificationImages(self.data.images, source, views, stacks) for source in self.sources]
+        stacks = self._slots.stacks
+        by_cell = [ClassificationImages(self.data.images, source, self._views, stacks) for source in self.sources]
         return ImagesByCell(by_cell), indices
 
     def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
@@ -186,15 +193,13 @@ class CellTask(ClassificationTask):
                     f"evaluated, got none: add one that restores what it was loaded with, or take --reset never"
                 )
 
-    def _score(
-        self, model: Classifier, pixels: Tensor, labels: Tensor, right: list[tuple[int, ...]] | None
-    ) -> dict[str, Tensor]:
-        """Score a batch. The randomness of a model depends on the cell and the number of the batch alone."""
+    def _logits(self, model: Classifier, pixels: Tensor) -> Tensor:
+        """Run a model on a batch. Its randomness depends on the cell and the number of the batch alone."""
         seed = np.random.SeedSequence((self.order.seed, self._cell, self._batches[model.name]))
         self._batches[model.name] += 1
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(seed.generate_state(1)[0]))
-            return super()._score(model, pixels, labels, right)
+            return super()._logits(model, pixels)
 
 
 def _without(records: pyarrow.Table, bad: Mapping[int, str]) -> pyarrow.Table:

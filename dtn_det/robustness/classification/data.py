@@ -229,7 +229,7 @@ def _from_arrays(options: ClassificationOptions, found: Recognised) -> Prepared:
     if options.clean is not None:
         twins = match_rows(images, arrays, list_set(options.clean), options.clean)
     cells = (CLEAN, *corrupted) if options.clean is not None else corrupted
-    source = CorruptedRows(arrays, cells, twins)
+    source = CorruptedRows({cell: arrays.place(cell, 0) for cell in corrupted}, cells, twins, arrays.side)
     pairs = [f"{key} {twin.key} {file_size(twin.path)}" for key, twin in twins.items()]
     side = arrays.side
     size = frozenset({(side, side)})

@@ -88,7 +88,7 @@ def tally(model: ModelStore) -> Tally:
     return counts
 
 
-_SHOWN = 3
+_SHOWN, _SHOWN_SECONDS = 3, 0.1
 
 
 class SweepProgress:
@@ -129,12 +129,17 @@ class SweepProgress:
         with stages(console) as add_stage:
             stage = add_stage(f"{title} images", num_images)
             stage(0, note=f"{self.num_cells} cells each")
-            started, done = time.monotonic(), 0
+            started, done, shown = time.monotonic(), 0, 0.0
 
             def on_image() -> None:
-                nonlocal done
+                nonlocal done, shown
                 done += 1
-                rate = done / max(time.monotonic() - started, 1e-9)
+                now = time.monotonic()
+                # A set of small images has thousands of images a second.
+                if now - shown < _SHOWN_SECONDS and done < num_images:
+                    return
+                shown = now
+                rate = done / max(now - started, 1e-9)
                 parts = [f"{rate:,.1f} images/s x {self.num_cells} cells = {rate * self.num_cells:,.0f}/s"]
                 if console.is_terminal and done < num_images:
                     parts.append(f"{duration((num_images - done) / rate)} left")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,7 +17,7 @@ from dtn_det._optional import require
 from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import BadImageError, DeviceMemoryError, InputError
-from dtn_det.robustness.classification.images import Cells, ClassificationImages, Item, ViewSlots
+from dtn_det.robustness.classification.images import Cells, ClassificationImages, CorruptedRows, Item, ViewSlots
 from dtn_det.robustness.classification.models.classifier import Classifier, View, check_logits
 from dtn_det.robustness.classification.network_state import State, changed, state_of
 from dtn_det.robustness.classification.records import records_schema, score
@@ -23,6 +26,25 @@ from dtn_det.robustness.store.files import with_bad_images
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+_SCORED = 1 << 20
+"""Number of logits of a model that are kept before they are scored together, which is quicker than batch by batch."""
+
+
+@dataclass
+class _Answers:
+    """The logits of some images under all cells, before they are scored.
+
+    Attributes:
+        images: Numbers of the images.
+        logits: The logits of each batch; the rows are in the order of the images, with all cells of each.
+        tables: The records that are scored already.
+    """
+
+    images: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    tables: list[pyarrow.Table] = field(default_factory=list)
 
 
 @dataclass
@@ -47,7 +69,13 @@ class ClassificationTask:
     on_image: Callable[[], None] = lambda: None
     _slots: ViewSlots = field(init=False, repr=False)
     _states: dict[str, State] = field(init=False, repr=False, default_factory=dict)
+    _block: int = field(init=False, repr=False, default=1)
     _adapts: ClassVar[bool] = False
+
+    def block_size(self, ahead: int) -> int:
+        """See :class:`dtn_det.robustness.sweep.Task`. Images that are decoded or corrupted take long enough alone."""
+        self._block = self.cells.block_size(ahead) if isinstance(self.cells, CorruptedRows) else 1
+        return self._block
 
     def loading(self, requests: Iterable[int], ahead: int) -> tuple[Dataset[Item], Iterator[tuple[int, int]]]:
         """See :class:`dtn_det.robustness.sweep.Task`.
@@ -55,11 +83,10 @@ class ClassificationTask:
         Raises:
             OSError: There is too little shared memory.
         """
-        views = tuple(self._views())
-        # One slot for each image that is loaded ahead or processed by the models.
-        count = ahead + self._group_size
-        self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
-        images = ClassificationImages(self.data.images, self.cells, views, self._slots.stacks)
+        # One slot for each image that is loaded ahead, waits in its block or is processed by the models.
+        count = ahead + self._block - 1 + self._group_size
+        self._slots = ViewSlots(self._views, len(self.cells), self.side, count, shared=ahead > 0)
+        images = ClassificationImages(self.data.images, self.cells, self._views, self._slots.stacks)
         return images, self._slots.indices(requests)
 
     def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
@@ -74,21 +101,23 @@ class ClassificationTask:
         chosen = [model for model in self.classifiers if model.name in names]
         new = [model for model in chosen if model.name not in self._states]
         self._states.update({model.name: state_of(model.network) for model in new})
-        batches: dict[str, list[pyarrow.Table]] = {model.name: [] for model in chosen}
+        answers = {model.name: _Answers() for model in chosen}
         bad: dict[int, str] = {}
         for group in self._groups(items, bad):
             for model in chosen:
-                batches[model.name] += self._answers(model, group)
+                self._answer(model, group, answers[model.name])
             for item in group:
                 self._slots.release(item.slot)
             # Once more at the first images, so that a long run does not stop only after its first unit.
             self._check_states(new)
             new = []
         self._check_states(chosen)
+        for name, found in answers.items():
+            self._score(name, found)
         arrow, schema = require("pyarrow", "eval"), records_schema()
         return {
-            name: with_bad_images(arrow.concat_tables([schema.empty_table(), *tables]), bad)
-            for name, tables in batches.items()
+            name: with_bad_images(arrow.concat_tables([schema.empty_table(), *found.tables]), bad)
+            for name, found in answers.items()
         }
 
     def _check_states(self, models: Sequence[Classifier]) -> None:
@@ -122,31 +151,41 @@ class ClassificationTask:
         if group:
             yield group
 
-    @property
+    @cached_property
     def _group_size(self) -> int:
         return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
 
-    def _views(self) -> dict[View, int]:
-        """Number the different forms of the images that the models need: see :class:`View`."""
-        views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
-        return {view: number for number, view in enumerate(views)}
+    @cached_property
+    def _views(self) -> tuple[View, ...]:
+        """The different forms of the images that the models need: see :class:`View`."""
+        return tuple(dict.fromkeys(model.view.of(self.side) for model in self.classifiers))
 
-    def _answers(self, model: Classifier, group: Sequence[Item]) -> Iterator[pyarrow.Table]:
-        number = self._views()[model.view.of(self.side)]
-        stack = self._slots.stacks[number]
+    def _answer(self, model: Classifier, group: Sequence[Item], answers: _Answers) -> None:
+        """Run a model on a group of images, and score its answers if there are many."""
+        stack, size = self._slots.stacks[self._views.index(model.view.of(self.side))], self.batch_size
         pixels = [stack[item.slot] for item in group]
-        images = torch.tensor([item.image for item in group]).repeat_interleave(len(self.cells))
-        cells = torch.arange(len(self.cells)).repeat(len(group))
         stacked = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-        for start in range(0, len(stacked), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            labels = torch.tensor([self.data.images[index].label for index in images[part].tolist()])
-            right = self._accepted(images[part].tolist()) if self.data.accepted else None
-            columns = self._score(model, stacked[part], labels, right)
-            values = {"image": images[part], "cell": cells[part], **columns}
-            schema = records_schema()
-            arrays = [values[field.name].numpy().astype(field.type.to_pandas_dtype()) for field in schema]
-            yield require("pyarrow", "eval").table(arrays, schema=schema)
+        answers.logits += [self._logits(model, stacked[at : at + size]) for at in range(0, stacked.shape[0], size)]
+        answers.images += [item.image for item in group]
+        if len(answers.images) * len(self.cells) * self.data.num_classes >= _SCORED:
+            self._score(model.name, answers)
+
+    def _score(self, name: str, answers: _Answers) -> None:
+        """Turn the logits that are kept into records."""
+        if not answers.logits:
+            return
+        images = np.repeat(answers.images, len(self.cells))
+        cells = np.tile(np.arange(len(self.cells)), len(answers.images))
+        labels = torch.tensor([self.data.images[number].label for number in answers.images])
+        right = self._accepted(images.tolist()) if self.data.accepted else None
+        logits = torch.cat(answers.logits)
+        with self._memory_checked(len(logits), name):
+            columns = score(logits, labels.repeat_interleave(len(self.cells)).to(self.device), name, right)
+        values = {"image": images, "cell": cells, **{name: column.numpy() for name, column in columns.items()}}
+        schema = records_schema()
+        arrays = [values[field.name].astype(field.type.to_pandas_dtype()) for field in schema]
+        answers.tables.append(require("pyarrow", "eval").table(arrays, schema=schema))
+        answers.images, answers.logits = [], []
 
     def _accepted(self, images: Sequence[int]) -> list[tuple[int, ...]]:
         """Return, for each image, all classes that count as right."""
@@ -154,20 +193,27 @@ class ClassificationTask:
 
     # In inference mode, a model that computes gradients would fail, rather than be found out by its changed weights.
     @torch.no_grad()
-    def _score(
-        self, model: Classifier, pixels: Tensor, labels: Tensor, right: list[tuple[int, ...]] | None
-    ) -> dict[str, Tensor]:
+    def _logits(self, model: Classifier, pixels: Tensor) -> Tensor:
+        """Run a model on a batch of images, ``(N, H, W, 3)``, and return a copy of its logits."""
         precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        try:
+        with self._memory_checked(pixels.shape[0], model.name):
             images = pixels.to(self.device).permute(0, 3, 1, 2)
             # Copies of weights in low precision are not kept for a model that changes its weights.
-            with torch.autocast(self.device.type, precision, enabled=self.amp, cache_enabled=not self._adapts):
+            cached = not self._adapts
+            with torch.autocast(self.device.type, precision, cache_enabled=cached) if self.amp else nullcontext():
                 logits = model.logits(images)
-            logits = check_logits(logits, len(images), self.data.num_classes, model.name)
-            return score(logits, labels.to(self.device), model.name, right)
+            logits = check_logits(logits, images.shape[0], self.data.num_classes, model.name)
+            # A model may return the same memory for every batch.
+            return logits.to(torch.float32, copy=True)
+
+    @contextmanager
+    def _memory_checked(self, num_images: int, name: str) -> Iterator[None]:
+        """Report that the memory of the device is full."""
+        try:
+            yield
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
-                f"expected room on {self.device} for {counted(len(pixels), 'image')} in the model {model.name!r}, got "
+                f"expected room on {self.device} for {counted(num_images, 'image')} in the model {name!r}, got "
                 "none left. What is finished is kept: free the device and start again, or evaluate with a smaller "
                 "--batch-size, which needs another --store if a unit of the model is finished"
             ) from error

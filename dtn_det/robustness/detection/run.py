@@ -320,6 +320,10 @@ class DetectionTask:
     on_image: Callable[[int], None] = lambda count: None
     places: tuple[int, ...] | None = None
 
+    def block_size(self, ahead: int) -> int:
+        """See :class:`dtn_det.robustness.sweep.Task`."""
+        return 1
+
     def loading(self, requests: Iterable[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
         """See :class:`dtn_det.robustness.sweep.Task`."""
         return self.images, iter(requests)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from array_sets import LABELS, clean_images, write_batches, write_cifar_c, write
 from PIL import Image
 
 from dtn_det.cli.main import main
-from dtn_det.corruptions.cells import CLEAN
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.metrics import mean_error
 from dtn_det.metrics.formulas import Summary
-from dtn_det.robustness.classification.data import prepare
+from dtn_det.robustness.classification.data import Prepared, prepare
+from dtn_det.robustness.classification.images import ClassificationImages, CorruptedRows, Item, ViewSlots, see
+from dtn_det.robustness.classification.models.classifier import View
+from dtn_det.robustness.classification.records import score
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import Store
 
@@ -40,6 +44,17 @@ def ten():
 
 def hundred():
     return Colours(100)
+
+class Reused(Colours):
+    """Returns the same memory for every batch, as CUDA graphs do."""
+
+    answers = torch.empty(4, 10)
+
+    def forward(self, images):
+        return self.answers[:len(images)].copy_(super().forward(images))
+
+def reused():
+    return Reused(10)
 '''
 
 
@@ -168,6 +183,72 @@ def test_without_a_choice_the_benchmark_is_read_and_the_rest_is_told(tmp_path: P
     assert told["unknown_arrays"] == ["mystery.npy"]
     assert len(told["missing_corruptions"]) == 14
     assert CLEAN not in prepared.cells
+
+
+def read_items(prepared: Prepared, numbers: Sequence[int], view: View) -> tuple[list[Item], torch.Tensor]:
+    """Read some images into slots of their own as a worker process does, which gets the source pickled."""
+    source, images = pickle.loads(pickle.dumps((prepared.source, prepared.images.images)))
+    slots = ViewSlots([view], len(source), 32, len(numbers), shared=False)
+    data = ClassificationImages(images, source, [view], slots.stacks)
+    return data.__getitems__([(number, slot) for slot, number in enumerate(numbers)]), slots.stacks[0]
+
+
+@pytest.mark.parametrize("view", [View(), View((16, 20))])
+@pytest.mark.parametrize("rows", [range(10), (3, 4, 9, 0, 1), (7,)])
+def test_images_that_are_read_together_are_those_that_are_read_alone(
+    tmp_path: Path, view: View, rows: Sequence[int]
+) -> None:
+    data = write_cifar_c(tmp_path / "c")
+    write_batches(tmp_path / "clean")
+    prepared = prepare(options(data, clean=tmp_path / "clean", severities=(2, 5)))
+    items, pixels = read_items(prepared, rows, view)
+    assert items == [Item(row, slot) for slot, row in enumerate(rows)]
+    arrays = {name: np.load(data / f"{name}.npy") for name in ("fog", "contrast")}
+    for slot, row in enumerate(rows):
+        for number, cell in enumerate(prepared.cells):
+            clean = cell == CLEAN
+            wanted = clean_images()[row] if clean else arrays[cell.corruption][(cell.severity - 1) * 10 + row]
+            assert np.array_equal(pixels[slot, number].numpy(), see(wanted, view))
+
+
+def test_of_images_that_are_read_together_the_bad_one_is_named(tmp_path: Path) -> None:
+    data = write_cifar_c(tmp_path / "c", ("fog",))
+    prepared = prepare(options(data, severities=(5,)))
+    with (data / "fog.npy").open("r+b") as file:
+        file.truncate((data / "fog.npy").stat().st_size - 3072 - 5)
+    items, pixels = read_items(prepared, range(10), View())
+    assert [item.error for item in items] == [None] * 8 + [f"{data}/fog.npy: row {row} is cut off" for row in (48, 49)]
+    assert np.array_equal(pixels[7, 0].numpy(), clean_images()[7] // 6)
+
+
+def test_few_images_are_read_together_where_memory_is_short() -> None:
+    def rows(cells: int, side: int) -> CorruptedRows:
+        return CorruptedRows({}, tuple(Cell("fog", number) for number in range(cells)), {}, side)
+
+    assert rows(1, 32).block_size(4) == 32
+    # 95 cells of 32 x 32 are 291,840 bytes, and 5 blocks have 2**25; 224 x 224 are more than the share of a block.
+    assert rows(95, 32).block_size(4) == 22
+    assert rows(95, 224).block_size(4) == 1
+
+
+def test_a_model_that_answers_in_the_same_memory_has_its_own_answers(mce, tmp_path: Path) -> None:
+    data = write_cifar_c(tmp_path / "c")
+    mce(data, "--severities", "1", "--batch-size", "4")
+    mce(data, "--severities", "1", "--batch-size", "4", store="reused", model="reused")
+    for cell, answers in predictions(tmp_path / "store").items():
+        assert np.array_equal(predictions(tmp_path / "reused")[cell], answers)
+
+
+@pytest.mark.parametrize("classes", [7, 10, 100, 1000])
+def test_answers_that_are_scored_together_are_scored_as_alone(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = 3 * torch.randn(95, classes, generator=generator)
+    labels = torch.randint(classes, (95,), generator=generator)
+    together = score(logits, labels, "model")
+    for size in (1, 2, 13, 60):
+        parts = [score(a, b, "model") for a, b in zip(logits.split(size), labels.split(size), strict=True)]
+        for name, values in together.items():
+            assert torch.equal(torch.cat([part[name] for part in parts]), values)
 
 
 def test_memory_does_not_grow_with_the_arrays(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ class Task:
     def __init__(self, die: bool = False) -> None:
         self.die = die
 
+    def block_size(self, ahead):
+        return 2
+
     def loading(self, images, ahead):
         return Numbers(self.die), iter(images)
 
