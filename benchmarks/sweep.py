@@ -5,7 +5,7 @@ python benchmarks/sweep.py [--sets engine folders arrays] [--data DIR] [--worker
 engine   corrupts images of 224 x 224 under 15 corruptions x 5 severities, against the corruption engine alone
 folders  reads JPEG files of 224 x 224 under the same cells, against decoding them alone
 arrays   reads rows of 32 x 32 from NumPy arrays like CIFAR-10-C's, 19 corruptions x 5 severities, and normalises them,
-         against reading and normalising them alone, in the same blocks and batches
+         against reading and normalising them alone: in the same blocks and batches, and row by row
 
 Both sides work in turns. For engine and folders, they have as many processes; images a second are compared, and
 starting the processes is not counted on either side. For arrays, both work in one process, and CPU time is compared;
@@ -18,6 +18,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -71,17 +72,16 @@ def write_data(folder: Path, count: int) -> Path:
     return folder
 
 
-def write_tree(folder: Path, count: int) -> dict[Cell, Path]:
-    """JPEG files of 224 x 224, ``count`` in the folder of each corruption and severity."""
-    pixels = picture(224, 224)
+def write_tree(folder: Path, count: int) -> tuple[LabelledImages, dict[Cell, Path]]:
+    """JPEG files of 224 x 224, the same ones in a folder for each corruption and severity."""
+    clean = folder / "clean" / "n01440764"
+    clean.mkdir(parents=True)
     for number in range(count):
-        Image.fromarray(np.roll(pixels, 37 * number, 1)).save(folder / f"{number}.JPEG", quality=85)
-    folders = {cell: folder / cell.corruption / str(cell.severity) / "n01440764" for cell in CELLS if cell != CLEAN}
+        Image.fromarray(np.roll(picture(224, 224), 37 * number, 1)).save(clean / f"{number}.JPEG", quality=85)
+    folders = {cell: folder / cell.corruption / str(cell.severity) for cell in CELLS if cell != CLEAN}
     for path in folders.values():
-        path.mkdir(parents=True)
-        for number in range(count):
-            os.link(folder / f"{number}.JPEG", path / f"{number}.JPEG")
-    return folders
+        shutil.copytree(clean.parent, path)
+    return list_images(clean.parent, "imagenet"), folders
 
 
 def write_arrays(folder: Path, rows: int) -> ArraySet:
@@ -181,9 +181,9 @@ def sweep_rates(
     return rate, (len(times) - unit) / (written[-1][1] - written[0][1])
 
 
-def rows_alone(arrays: ArraySet, source: CorruptedRows) -> float:
-    """Images per second of CPU time, each under all cells, that are read and normalised in one process."""
-    size, count = source.block_size(0), arrays.num_images
+def rows_alone(arrays: ArraySet, source: CorruptedRows, size: int) -> float:
+    """Images per second of CPU time, each under all cells, that are read by blocks and normalised in one process."""
+    count = arrays.num_images
     block = torch.empty((size, len(source), 32, 32, 3), dtype=torch.uint8)
     start = time.process_time()
     for first in range(0, count, size):
@@ -236,27 +236,26 @@ def main() -> None:
             alone = partial(rate_alone, corrupt, paths, corrupted, args.workers)
             compare("engine", alone, data, CorruptedHere(Corruptor(), CELLS))
         if "folders" in args.sets:
-            (root / "tree").mkdir()
-            folders = write_tree(root / "tree", args.images)
-            data = list_images(next(iter(folders.values())).parent, "imagenet", args.images)
-            by_key = {cell: path.parent for cell, path in folders.items()}
+            data, folders = write_tree(root / "tree", args.images)
             names = [image.key for image in data.images]
-            alone = partial(rate_alone, decode, names, list(by_key.values()), args.workers)
-            compare("folders", alone, data, CorruptedOnDisk(by_key, tuple(corrupted), {}, 224))
+            alone = partial(rate_alone, decode, names, list(folders.values()), args.workers)
+            compare("folders", alone, data, CorruptedOnDisk(folders, tuple(corrupted), {}, 224))
         if "arrays" in args.sets:
             arrays = write_arrays(root / "arrays", args.rows)
             cells = sweep_cells(arrays.corruptions)[1:]
             source = CorruptedRows({cell: arrays.place(cell, 0) for cell in cells}, cells, {}, 32)
             data = arrays.list_images(cells, None, 0)
-            rows_alone(arrays, source)
-            alone, whole, with_workers = [], [], []
+            rows_alone(arrays, source, 1)
+            alone, by_row, whole, with_workers = [], [], [], []
             for _ in range(args.rounds):
-                alone.append(rows_alone(arrays, source))
+                alone.append(rows_alone(arrays, source, source.block_size(0)))
+                by_row.append(rows_alone(arrays, source, 1))
                 whole.append(sweep_rates(data, source, 32, ARRAYS_UNIT, normalised, 0, next(stores))[1])
                 with_workers.append(
                     sweep_rates(data, source, 32, ARRAYS_UNIT, normalised, args.workers, next(stores))[0]
                 )
             print(summary(f"arrays, CPU time of one process, {len(cells)} cells", alone, whole))
+            print(summary("arrays, reading row by row", by_row, whole))
             print(f"arrays, {args.workers} workers: {statistics.median(with_workers):.0f} images/s")
 
 
