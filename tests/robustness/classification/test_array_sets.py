@@ -15,6 +15,8 @@ from array_sets import LABELS, clean_images, write_batches, write_cifar_c, write
 from PIL import Image
 
 from dtn_det.cli.main import main
+from dtn_det.corruptions import Corruptor
+from dtn_det.corruptions.catalog import BENCHMARK, CIFAR_C_BAR_CATALOG
 from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.metrics import mean_error
 from dtn_det.metrics.formulas import Summary
@@ -55,6 +57,13 @@ class Reused(Colours):
 
 def reused():
     return Reused(10)
+
+def convolutions():
+    torch.manual_seed(0)
+    first, second = torch.nn.Conv2d(3, 16, 3, 2), torch.nn.Conv2d(16, 32, 3, 2)
+    pool = torch.nn.AdaptiveAvgPool2d(1)
+    layers = [first, torch.nn.ReLU(), second, torch.nn.ReLU(), pool, torch.nn.Flatten(), torch.nn.Linear(32, 10)]
+    return torch.nn.Sequential(*layers)
 '''
 
 
@@ -249,6 +258,41 @@ def test_answers_that_are_scored_together_are_scored_as_alone(classes: int) -> N
         parts = [score(a, b, "model") for a, b in zip(logits.split(size), labels.split(size), strict=True)]
         for name, values in together.items():
             assert torch.equal(torch.cat([part[name] for part in parts]), values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("profile", "names"), [("cifar-c", BENCHMARK), ("cifar-c-bar", CIFAR_C_BAR_CATALOG.benchmark)])
+def test_arrays_that_were_written_give_the_records_of_corrupting_on_the_fly(
+    mce, tmp_path: Path, shared_dir: Path, profile: str, names: Sequence[str]
+) -> None:
+    source = shared_dir / "data" / "cifar" / "cifar10_exact_subset.npz"
+    if not source.is_file():
+        pytest.skip(f"no {source}")
+    clean = {name: np.load(source)[f"{name}_test"][:500] for name in ("x", "y")}
+    for folder in ("clean", "arrays"):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / "clean" / "images.npy", clean["x"])
+    np.save(tmp_path / "clean" / "classes.npy", clean["y"])
+    corruptor = Corruptor(profile)
+    for name in names:
+        rows = [
+            corruptor(pixels, name, severity, f"{row:05}")
+            for severity in range(1, 6)
+            for row, pixels in enumerate(clean["x"])
+        ]
+        np.save(tmp_path / "arrays" / f"{name}.npy", np.stack(rows))
+    np.save(tmp_path / "arrays" / "labels.npy", np.tile(clean["y"], 5))
+    mce(tmp_path / "clean", "--profile", profile, store="made", model="convolutions")
+    read = mce(
+        tmp_path / "arrays", "--clean", str(tmp_path / "clean"), "--workers", "2", store="read", model="convolutions"
+    )
+    assert "500 images of 32 x 32" in " ".join(read.split())
+    made, read_back = (Store.open(tmp_path / store) for store in ("made", "read"))
+    assert made.manifest.cells == read_back.manifest.cells
+    assert len(made.manifest.cells) == 1 + 5 * len(names)
+    tables = [list(store.model("convolutions").batches()) for store in (made, read_back)]
+    assert sum(table.num_rows for table in tables[0]) == 500 * len(made.manifest.cells)
+    assert all(one.equals(other) for one, other in zip(*tables, strict=True))
 
 
 def test_memory_does_not_grow_with_the_arrays(tmp_path: Path) -> None:
