@@ -88,7 +88,7 @@ class SmallImageError(BadImageError):
 
 
 class UnsupportedImageError(BadImageError):
-    """A valid image with a format that corruptions do not support: more than 8 bits per channel, or several frames."""
+    """A valid image that corruptions do not support: more than 8 bits per channel, several frames, too many pixels."""
 
 
 class AnnotationError(InputError):

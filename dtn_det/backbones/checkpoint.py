@@ -100,7 +100,10 @@ def load_pretrained(
         check_parametrizations(found.state)
         state = to_mmdet(found.state, family)
         check_floating_point(state, backbone.state_dict(), "the model", "the file")
-        state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
+        # Pretrainings with masked images, such as SimMIM's, have a token for the masked patches.
+        masks = [key for key in state if key not in shapes and key == "mask_token"]
+        left_out = {key for key in state if key not in shapes and _OUTPUT_NORM.match(key)}.union(masks)
+        state = {key: value for key, value in state.items() if key not in left_out}
         state = with_tied_names(resize_tables(state, shapes, grids), backbone.state_dict())
         if not scales & set(state):
             optional |= scales
@@ -128,6 +131,8 @@ def load_pretrained(
     for remark in (*found.remarks(source), *kept.remarks):
         level = logging.WARNING if remark.kind == "norm_options" else logging.INFO
         print_log(remark.sentence(), logger="current", level=level)
+    if masks:
+        print_log(f"left out of {source}, as it serves its pretraining alone: {', '.join(masks)}", logger="current")
     _report(
         source,
         len(state),

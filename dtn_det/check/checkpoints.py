@@ -24,10 +24,16 @@ from dtn_det.checkpoints.several_networks import networks_beside
 from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import COPIES
-from dtn_det.datasets.class_names import names_left_out
-from dtn_det.datasets.configs.classes import checkpoint_classes, head_numbers
+from dtn_det.datasets.class_names import ModelClasses, NamedSet, labels_in_evaluation, names_left_out
+from dtn_det.datasets.configs.classes import (
+    checkpoint_classes,
+    classes_in_evaluation,
+    head_numbers,
+    wanted_classes,
+)
+from dtn_det.datasets.configs.settings import innermost_settings
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import CheckpointError, InputError, MisfitError
+from dtn_det.errors import CheckpointError, ClassNameError, InputError, MisfitError
 from dtn_det.layers.options import CLASS_KEYS, EXTRA_STATE, describe_options, unpack_options
 
 _TITLE = "checkpoint"
@@ -59,7 +65,27 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     except InputError as error:
         return CheckResult(str(path), "checkpoint", title, facts, problems=(str(error),), fits=False)
     told = (*loaded.remarks, *_names_left_out(path, content, target))
-    return CheckResult(str(path), "checkpoint", title, facts, told, fits=True)
+    fault = _other_classes(path, content, target)
+    problems = (fault,) if fault else ()
+    return CheckResult(str(path), "checkpoint", title, facts, told, problems, fits=not fault)
+
+
+def _other_classes(path: Path, content: Mapping[str, Any], target: Target) -> str:
+    """Return why the classes in a detector's checkpoint are not those of the config; empty if they are."""
+    names, in_order = checkpoint_classes(content)
+    if names is None or target.config is None or not target.is_detector:
+        return ""
+    heads = head_numbers(target.config.get("model"))
+    try:
+        if classes_in_evaluation(target.config, "test", str(path), content) is None:
+            # The data are elsewhere, so a file is assumed that has its categories in the order of the config.
+            for where, settings in innermost_settings(target.config, "test_dataloader"):
+                if (wanted := wanted_classes(where, settings)) is not None:
+                    named = NamedSet(where, "the config", wanted.names, wanted.names)
+                    labels_in_evaluation([named], [], ModelClasses(heads, str(path), names, in_order))
+    except ClassNameError as error:
+        return str(error)
+    return ""
 
 
 def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> Iterator[Remark]:

@@ -128,7 +128,7 @@ class Fit:
             there, here = channels
             return f"It is of a model for images of {counted(there, 'channel')}, and this one takes {here}."
         if self.misshapen and not (self.missing or self.unexpected):
-            if all(_POSITIONS.search(name) for name, _, _ in self.misshapen) and self._same_channels:
+            if self.positions_alone and self._same_channels:
                 return "It is of the model built for images or windows of another size, by its positions."
             return "It is of a model of another size."
         if self.misshapen:
@@ -191,6 +191,12 @@ class Fit:
     def head_rows(self) -> int | None:
         """The state dict's number of classes if no other shapes differ; else None. Names may differ."""
         return None if self._rows is None else self._rows[0]
+
+    @property
+    def positions_alone(self) -> bool:
+        """True if no other shapes differ than those of tables of positions and of buffers that the model computes."""
+        names = (name for name, _, _ in self.misshapen)
+        return all(_POSITIONS.search(name) or name.endswith(OWN_BUFFERS) for name in names)
 
     @property
     def _image_channels(self) -> tuple[int, int] | None:

@@ -257,7 +257,8 @@ def _of_backbone(state: StateDict, model: nn.Module, source: str) -> str | None:
     """Return how many weights of a detector's backbone a checkpoint has, if it has no other part; else None."""
     backbone = getattr(model, "backbone", None)
     others = [f"{name}." for name, _ in model.named_children() if name == "neck" or name.endswith("_head")]
-    if not isinstance(backbone, nn.Module) or not others or any(name.startswith(tuple(others)) for name in state):
+    own_others = {name for name in model.state_dict() if name.startswith(tuple(others))} if others else set()
+    if not isinstance(backbone, nn.Module) or not own_others or own_others & set(state):
         return None
     own = backbone.state_dict()
     inner = {name.removeprefix("backbone."): value for name, value in state.items()}
@@ -265,7 +266,8 @@ def _of_backbone(state: StateDict, model: nn.Module, source: str) -> str | None:
         _, fit, _ = in_names_of(backbone, inner, own, source)
     except CheckpointError:
         return None
-    whole = fit.known > len(own) // 2 and len(fit.unexpected) <= len(own) // 4 and not fit.misshapen
+    # Backbones resize their tables of positions when they load a file.
+    whole = fit.known > len(own) // 2 and len(fit.unexpected) <= len(own) // 4 and fit.positions_alone
     return f"{fit.known:,} of the {len(own):,} weights" if whole else None
 
 

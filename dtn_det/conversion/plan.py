@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -153,7 +153,9 @@ def plan_norms(
             kept.append((name, reason))
     _check_first(type(model).__name__, converted)
     return _checked(
-        NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks), tuple(unlike)), layers
+        NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks), tuple(unlike)),
+        layers,
+        modules,
     )
 
 
@@ -218,10 +220,21 @@ def _usual_reason_to_stay(
     return "sees the class token alone" if block.is_class_attention else None
 
 
-def _checked(plan: NormPlan, layers: Layers) -> NormPlan:
+def _no_layer_norm(modules: Mapping[str, nn.Module]) -> str:
+    """Return that a model has no LayerNorm, and which other norms it has."""
+    others: dict[str, list[str]] = {}
+    for name, module in modules.items():
+        if "norm" in type(module).__name__.lower():
+            others.setdefault(type(module).__name__, []).append(name)
+    found = ", ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in others.items())
+    told = f"; its norms are {found}, which are no torch.nn.LayerNorm and may compute another function"
+    return "it has no torch.nn.LayerNorm" + (told if found else "")
+
+
+def _checked(plan: NormPlan, layers: Layers, modules: Mapping[str, nn.Module]) -> NormPlan:
     if plan.replaced:
         return plan
-    reasons = sorted({reason for _, reason in plan.kept}) or ["it has none"]
+    reasons = sorted({reason for _, reason in plan.kept}) or [_no_layer_norm(modules)]
     names = some_names([name for name, _ in plan.kept])
     raise NoNormToConvertError(
         f"expected norms to replace in {plan.model} with layers={layers!r}, got none ({'; '.join(reasons)})"
@@ -352,4 +365,5 @@ def _batch_norm_plan(
             replaced.append(NormSite(name, width, groups, None, width))
         else:
             kept.append((name, "ends a branch" if chosen is not None else "not among the layers"))
-    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), unlike=tuple(unlike)), layers)
+    plan = NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), unlike=tuple(unlike))
+    return _checked(plan, layers, modules)

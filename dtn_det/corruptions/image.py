@@ -187,6 +187,11 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
         raise BadImageError("there is no such file") from None
     except UnidentifiedImageError:
         raise BadImageError("not an image, or of a format that Pillow cannot read") from None
+    except Image.DecompressionBombError as error:
+        raise UnsupportedImageError(
+            f"expected an image within Pillow's limit on the number of pixels, got a larger one ({error}): resize it, "
+            "with its boxes"
+        ) from error
     # Pillow raises many classes of errors for broken files.
     except Exception as error:
         raise BadImageError(f"cannot be read ({type(error).__name__}: {error})") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
+from dtn_det.checkpoints.fit import OWN_BUFFERS
 from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.two_networks import WeightsKind
@@ -75,7 +76,10 @@ def train(runner: Runner, config: str, weights: WeightsKind | None = None) -> in
 def _continue(runner: Runner, config: str) -> None:
     """Continue from a checkpoint if all its weights fit; MMEngine itself would load only the weights that fit."""
     path = runner.cfg.get("load_from") or require("mmengine.runner", "det").find_latest_checkpoint(runner.work_dir)
-    read_by_package(runner, "resume", _ADVICE, runner.logger.warning)
+    content = read_checkpoint(path) if path and is_readable(path) else None
+    if content is not None:
+        _check_resumable(runner, content, path)
+    read_by_package(runner, "resume", _ADVICE, runner.logger.warning, content=content)
     try:
         runner.train()
     except ValueError as error:
@@ -167,10 +171,26 @@ def _load(
         loaded = fit_weights(model, content, source, weights=weights, options="keep", partial=True)
         given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
     runner.call_hook("after_load_checkpoint", checkpoint=given)
+    # MMEngine would warn of buffers that the model computes itself and the file lacks.
+    own = {name: value for name, value in model.state_dict().items() if name.endswith(OWN_BUFFERS[:-1])}
     require("mmengine.runner.checkpoint", "det").load_state_dict(
-        model, given["state_dict"], strict=False, logger="current"
+        model, {**own, **given["state_dict"]}, strict=False, logger="current"
     )
     return given, remarks
+
+
+def _check_resumable(runner: Runner, content: Mapping[str, Any], source: str) -> None:
+    """Check that a checkpoint has all that a training continues with, besides the weights."""
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    lacking = [f"meta.{key}" for key in ("epoch", "iter") if key not in meta]
+    wanted = ("message_hub", "optimizer", *(("param_schedulers",) if runner.param_schedulers else ()))
+    lacking += [key for key in wanted if key not in content]
+    if lacking and isinstance(content.get("state_dict"), Mapping):
+        raise CheckpointError(
+            f"expected a checkpoint of MMEngine's training to go on from, got {source} without {', '.join(lacking)}, "
+            "as published weights are: start from its weights with --cfg-options load_from=FILE"
+        )
 
 
 def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:

@@ -235,6 +235,17 @@ def test_output_norms_of_swin_may_be_missing_or_left_over(
     assert "no output norms norm1," in warnings_and_infos["info"][0]
 
 
+def test_the_mask_token_of_a_pretraining_is_left_out(
+    build: Build, randomise: Randomise, tmp_path: Path, warnings_and_infos: dict
+) -> None:
+    trained = randomise(build(SWIN)).state_dict()
+    torch.save({**trained, "mask_token": torch.ones(1, 1, 16)}, tmp_path / "a.pth")
+    backbone = build(SWIN, init_cfg=pretrained(tmp_path / "a.pth"))
+    backbone.init_weights()
+    assert_same(backbone, trained)
+    assert any("as it serves its pretraining alone: mask_token" in line for line in warnings_and_infos["info"])
+
+
 NORM1 = {SWIN: "stages.0.blocks.0.norm1", PVT: "layers.0.1.1.norm1", f"{PVT}V2": "layers.0.1.0.norm1"}
 
 

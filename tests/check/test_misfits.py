@@ -62,3 +62,33 @@ def test_a_wrapper_whose_parts_have_no_scope_is_built(tmp_path: Path) -> None:
     model = read_target(str(config))
     torch.save(model.build().state_dict(), tmp_path / "a.pth")
     assert check(tmp_path / "a.pth", model).fits is True
+
+
+def test_a_pretraining_of_the_backbone_is_named_as_such(target: Target, tmp_path: Path) -> None:
+    """SimMIM's weights have a mask token, a decoder called neck, and tables of positions of other windows."""
+    state = {f"backbone.{name}": value for name, value in target.build().backbone.state_dict().items()}
+    table = next(name for name in state if name.endswith("relative_position_bias_table"))
+    state[table] = torch.zeros(25, state[table].shape[1])
+    extra = {"backbone.mask_token": torch.zeros(1, 1, 4), "neck.decoder.0.weight": torch.zeros(2)}
+    torch.save({**state, **extra}, tmp_path / "a.pth")
+    (problem,) = check(tmp_path / "a.pth", target).problems
+    assert "weights of its backbone alone, as classifiers have" in problem
+
+
+def test_classes_of_a_checkpoint_in_another_order_are_refused_as_by_mpc(target: Target, tmp_path: Path) -> None:
+    assert target.config is not None
+    names = tuple(target.config.metainfo.classes)
+    moved = Target(target.source, copy.deepcopy(target.config))
+    assert moved.config is not None
+    for loader in ("train_dataloader", "test_dataloader"):
+        moved.config[loader].dataset.data_root = str(tmp_path)
+    state = target.build().state_dict()
+    for classes, problem in (
+        (names, None),
+        (names[::-1], "in the order of the classes of"),
+        (("a", "b", "c"), "to be trained on the classes of test_dataloader.dataset"),
+    ):
+        torch.save({"state_dict": state, "meta": {"dataset_meta": {"classes": classes}}}, tmp_path / "a.pth")
+        result = check(tmp_path / "a.pth", moved)
+        assert result.fits is (problem is None)
+        assert [problem in one for one in result.problems] == [True] * (problem is not None)

@@ -121,8 +121,19 @@ def test_heads_that_do_not_divide_the_width_name_both() -> None:
 
 
 def test_a_model_without_norms() -> None:
-    with pytest.raises(ValueError, match=r"got none \(it has none\): choose another model"):
+    with pytest.raises(ValueError, match=r"got none \(it has no torch\.nn\.LayerNorm\): choose another model"):
         convert_norm(nn.Sequential(nn.Linear(3, 3)))
+
+
+def test_a_model_with_norms_of_other_classes() -> None:
+    """A class called LayerNorm need not be PyTorch's."""
+    own = type("LayerNorm", (nn.Module,), {})
+    model = nn.ModuleDict({"a": own(), "b": nn.InstanceNorm2d(4), "c": nn.InstanceNorm2d(4)})
+    found = (
+        r"its norms are 1 LayerNorm \(a\), 2 InstanceNorm2d \(b\), which are no torch\.nn\.LayerNorm and may compute"
+    )
+    with pytest.raises(ValueError, match=found):
+        convert_norm(model)
 
 
 @pytest.mark.parametrize("layers", ["authors", "blocks", r"blocks\.0\."])

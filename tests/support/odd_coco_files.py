@@ -223,7 +223,8 @@ ODD_FILES: dict[str, OddFile] = {
     "compressed run lengths": OddFile(_compressed),
     "boxes and polygons as text": OddFile(_numbers_as_text),
     "an odd number of coordinates": OddFile(
-        first("annotations", segmentation=[[10, 10, 60, 10, 60, 70, 5]]), remarks=("boxes_beside_masks",)
+        first("annotations", segmentation=[[10, 10, 60, 10, 60, 70, 5]]),
+        remarks=("boxes_beside_masks", "masks_unread_in_training"),
     ),
     "a second polygon of two points": OddFile(
         first("annotations", segmentation=[[10, 10, 60, 10, 60, 70], [1, 1, 5, 5]]), remarks=("boxes_beside_masks",)

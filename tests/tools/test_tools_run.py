@@ -237,6 +237,30 @@ def test_training_starts_from_the_chosen_weights(
     assert set(started) == {value}
 
 
+@pytest.mark.parametrize(
+    ("meta", "lacking"),
+    [
+        ({"epoch": 1, "iter": 2}, "message_hub, optimizer, param_schedulers"),
+        ({}, "meta.epoch, meta.iter, message_hub, optimizer, param_schedulers"),
+    ],
+)
+def test_published_weights_are_nothing_to_continue_from(
+    meta: dict[str, int],
+    lacking: str,
+    coco: Path,
+    train_tool: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cfg = tiny_config(RETINANET)
+    cfg.visualizer.name = f"published {len(meta)}"
+    cfg.dump(str(tmp_path / "config.py"))
+    torch.save({"meta": meta, "state_dict": {BIAS: torch.zeros(1)}}, tmp_path / "a.pth")
+    arguments = [str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
+    assert train_tool.main([*arguments, "--resume", str(tmp_path / "a.pth")]) == 1
+    assert f"a.pth without {lacking}, as published weights are: start from" in capsys.readouterr().err
+
+
 def test_training_from_a_broken_checkpoint_ends_before_the_model_is_built(
     cut_off: Path,
     coco: Path,

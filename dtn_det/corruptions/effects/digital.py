@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -42,5 +44,16 @@ def round_trip(image: ByteImage, quality: int) -> ByteImage:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     file.seek(0)
-    with Image.open(file) as decoded:
+    with _images_of_any_size(), Image.open(file) as decoded:
         return np.array(decoded)
+
+
+@contextmanager
+def _images_of_any_size() -> Iterator[None]:
+    """Lift Pillow's limit on the number of pixels, which guards against files of strangers, within the block."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

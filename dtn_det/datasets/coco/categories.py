@@ -93,6 +93,12 @@ def trained_objects(annotations: Iterable[Row], images: Mapping[Any, Row]) -> li
     ]
 
 
+def is_read_by_mmdet(row: Row) -> bool:
+    """Return whether MMDetection's LoadAnnotations reads the segmentation of an object."""
+    mask = row.get("segmentation")
+    return bool(mask) if not isinstance(mask, list) else any(len(one) >= 6 and len(one) % 2 == 0 for one in mask)
+
+
 def ignored_objects(
     annotations: Sequence[Row], categories: Mapping[Id, Row], images: Mapping[Id, Row]
 ) -> Iterator[Finding]:
@@ -122,6 +128,14 @@ def ignored_objects(
         if not trained_objects(annotations, images):
             what += "; no object is left to train on, so tools/train.py refuses the file"
         yield "dropped_in_training", what, dropped
+    unread = [place_of(row) for row in annotations if row.get("segmentation") and not is_read_by_mmdet(row)]
+    if unread:
+        what = (
+            "{object has|objects have} only polygons with an odd number of values or fewer than three points: "
+            "MMDetection leaves {it|them} out of trainings with masks, and COCO's evaluation counts {it|them} like any "
+            "other"
+        )
+        yield "masks_unread_in_training", what, unread
     alone = _crowds_alone(annotations)
     names = [row["name"] for key, row in categories.items() if key in alone]
     if names:

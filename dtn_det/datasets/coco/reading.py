@@ -101,6 +101,10 @@ class CocoReader:
             if _ends_early(text, error):
                 got = f"a file of {len(text):,} bytes that ends early, as if cut off ({error})"
                 raise AnnotationError(self.path, "JSON", got, "", "fetch it again, or write it again") from None
+            if isinstance(error, UnicodeDecodeError) and text.lstrip()[:1] in (b"{", b"["):
+                got = f"text in another encoding ({error})"
+                advice = "write it again in UTF-8, as with `iconv -f ENCODING -t UTF-8`; Chinese systems write GBK"
+                raise AnnotationError(self.path, "JSON in UTF-8", got, "", advice) from None
             raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
         if not isinstance(content, dict):
             got = f"a {type(content).__name__}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from dtn_det._optional import require
 from dtn_det.datasets.coco import CocoFile, read_coco_file
+from dtn_det.datasets.coco.categories import is_read_by_mmdet
 from dtn_det.datasets.coco.names import check_images
 from dtn_det.datasets.coco.orientation import find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import place_of
@@ -143,6 +144,12 @@ def _check_has_masks(where: str, file: CocoFile) -> None:
             f"expected a segmentation of each object in {file.path} ({where}), whose masks the config reads, got "
             f"{len(without):,} of {len(file.annotations):,} objects without, such as {place_of(without[0])}: add them, "
             "or name the config of a detector without masks"
+        )
+    if file.annotations and not any(map(is_read_by_mmdet, file.annotations)) and where.startswith("train_dataloader"):
+        raise InputError(
+            f"expected polygons that MMDetection reads in {file.path} ({where}), got {len(file.annotations):,} objects "
+            f"whose polygons have an odd number of values or fewer than three points, such as "
+            f"{place_of(file.annotations[0])}: write each polygon as x1, y1, x2, y2, x3, y3, ..."
         )
 
 

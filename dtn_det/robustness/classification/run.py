@@ -251,7 +251,7 @@ def _warn(
     for model in classifiers:
         size = model.view.of(side).size
         if size is not None:
-            say(f"warning: {model.name} takes {size[0]} x {size[1]}: corrupted images of {side} x {side} are resized")
+            say(f"warning: {model.name} takes {size[0]} x {size[1]}: images of {side} x {side} are resized")
     small = square_side(prepared.found.sizes)
     profile = prepared.found.profile
     if (

@@ -105,7 +105,7 @@ def prepare_detection(
     masks = _has_masks(data, detector, tell_user)
     tell(data.remarks, tell_user)
     if rank.is_first:
-        with_masks = masks and getattr(detector.model, "with_mask", False)
+        with_masks = masks and gives_masks(detector.model)
         try_evaluation(data.file.path, data.truth, masks=with_masks)
         take_new_annotations(options.store, manifest, data, tell_user)
     name = options.name or Path(options.config).stem
@@ -154,12 +154,20 @@ def _has_masks(data: DetectionData, detector: Detector, tell_user: Callable[[str
         ValueError: The model gives masks, and only some of the objects in the data have one, or a mask cannot be
             evaluated.
     """
-    if getattr(detector.model, "with_mask", False):
+    masks = gives_masks(detector.model)
+    if masks:
         data.file.check_masks()
-    if data.truth.num_without_masks and getattr(detector.model, "with_mask", False):
+    if data.truth.num_without_masks and gives_masks(detector.model):
         data.truth.check_masks(data.name)
         tell_user(f"warning: the objects of {data.name} have no segmentation, so only boxes are evaluated, not masks")
     return data.truth.has_masks
+
+
+def gives_masks(model: Any) -> bool:
+    """Return whether a detector of MMDetection finds masks: it has a head for them, or a head with parts for them."""
+    heads = [part for name, part in model.named_children() if name.endswith("_head")]
+    inner = (name for head in heads for name, _ in head.named_modules())
+    return bool(getattr(model, "with_mask", False)) or any("mask" in name for name in inner)
 
 
 def _config(options: DetectionOptions) -> Config:

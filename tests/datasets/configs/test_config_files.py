@@ -12,9 +12,12 @@ import pytest
 
 pytest.importorskip("mmdet", reason="the configs need MMDetection")
 
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from PIL import Image
 
 from dtn_det.datasets.configs import files as config_files
 from dtn_det.datasets.configs.files import check_files, explain_failure
@@ -155,6 +158,49 @@ def test_small_images_that_a_filter_drops_are_refused(cfg: Config, root: Path, t
     assert check_files(cfg, LOADERS, tmp_path) == ()
     cfg.train_dataloader.dataset.filter_cfg = {"min_size": 41}
     with pytest.raises(InputError, match=r"\(2 in an image with a side below filter_cfg.min_size=41\): lower"):
+        check_files(cfg, LOADERS, tmp_path)
+
+
+def test_polygons_that_mmdetection_does_not_read(cfg: Config, root: Path, tmp_path: Path) -> None:
+    """LoadAnnotations ignores an object whose polygons have an odd number of values or fewer than three points."""
+    steps = [{"type": LoadImageFromFile}, {"type": LoadAnnotations, "with_bbox": True, "with_mask": True}]
+    cfg.train_dataloader.dataset.pipeline = steps
+    for row in json.loads((root / "a.json").read_text())["images"]:
+        Image.new("RGB", (row["width"], row["height"])).save(root / "images" / row["file_name"])
+    good, odd, short = [1, 2, 11, 2, 11, 22, 1, 22], [1, 2, 11, 2, 11, 22, 1], [1, 2, 11, 2, 1]
+
+    def write(*masks: list[list[int]]) -> int:
+        """Write a mask for each object, and count the objects that MMDetection itself reads."""
+        rows = json.loads((root / "a.json").read_text())["annotations"]
+        change(
+            root,
+            lambda content: content.update(
+                annotations=[{**row, "segmentation": mask} for row, mask in zip(rows, masks, strict=True)]
+            ),
+        )
+        settings = {
+            key: value for key, value in cfg.train_dataloader.dataset.items() if key not in ("type", "pipeline")
+        }
+        data = CocoDataset(**settings, pipeline=steps, serialize_data=False)
+        return sum(int((~one["gt_ignore_flags"]).sum()) for one in map(data.__getitem__, range(len(data))))
+
+    assert write([good, odd], [good]) == 2
+    assert not [one for one in check_files(cfg, LOADERS, tmp_path) if one.kind == "masks_unread_in_training"]
+    assert write([odd], [good]) == 1
+    kinds = {remark.kind: remark for remark in check_files(cfg, LOADERS, tmp_path)}
+    assert kinds["masks_unread_in_training"].count == 1
+    assert write([odd, short], [odd]) == 0
+    with pytest.raises(
+        InputError, match=r"polygons that MMDetection reads in .*got 2 objects whose polygons have an odd"
+    ):
+        check_files(cfg, LOADERS, tmp_path)
+
+
+def test_json_in_another_encoding(cfg: Config, root: Path, tmp_path: Path) -> None:
+    (root / "a.json").write_bytes('{"images": [{"file_name": "图像文件.jpg"}]}'.encode("gbk"))
+    with pytest.raises(
+        ValueError, match=r"expected JSON in UTF-8 in .*a\.json, got text in another encoding .*iconv -f"
+    ):
         check_files(cfg, LOADERS, tmp_path)
 
 

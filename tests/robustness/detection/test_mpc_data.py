@@ -300,3 +300,14 @@ def test_floats_of_whole_numbers_give_the_numbers_of_bytes(mpc, tmp_path):
     assert mpc("--cfg-options", "test_dataloader.dataset.pipeline.0.to_float32=True")[0] == 0
     assert mpc(store="bytes")[0] == 0
     assert clean_ap(tmp_path / "store") == pytest.approx(clean_ap(tmp_path / "bytes"), abs=1e-3)
+
+
+def test_detectors_with_masks_in_their_box_head_are_known() -> None:
+    """RTMDet-Ins has its masks in the box head, and MMDetection's own property does not count them."""
+    from dtn_det.robustness.detection.run import gives_masks
+
+    head = torch.nn.Module()
+    model = torch.nn.ModuleDict({"bbox_head": head})
+    assert not gives_masks(model)
+    head.mask_head = torch.nn.Linear(1, 1)
+    assert gives_masks(model)
