@@ -94,6 +94,7 @@ def killed_in_commit(detector: tuple[str, str], folder: Path, draw: random.Rando
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_twenty_kills_and_resumes_give_the_tables_of_a_run_without_any(
     detector: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
