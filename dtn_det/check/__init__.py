@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Suffixes of files that are not checked as checkpoints. `other_format` recognises web pages and archives too, because
 # failed downloads leave such files under the names of checkpoints.
 _TEXTS = (".json", ".html", ".htm", ".xml", ".svg", ".zip", ".gz", ".tgz")
-# How many values of a fact are shown in the terminal.
+# The largest number of values that the terminal shows for one fact, such as the names of the classes.
 _SHOWN = 12
 
 

@@ -243,8 +243,8 @@ def compare_weights(
     # Some wrappers add their name in `named_buffers()` but not in state dicts, so only the ends of names are compared.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # If the model has norms with options too, the file may hold the same norms under other names, so `others` stays
-    # empty.
+    # `others` stays empty if the model itself has norms whose options are saved. The norms of the file may then be the
+    # same ones under other names.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))

@@ -58,7 +58,7 @@ def check_format(path: Path) -> None:
 
 
 def other_format(path: Path) -> OtherFormat | None:
-    """Return the format of a checkpoint that cannot be read; None for any other file or folder."""
+    """Return the format of a checkpoint if it is one that is recognised but cannot be read; else None."""
     if path.is_dir():
         return _of_folder(path)
     if not path.is_file():

@@ -49,7 +49,7 @@ class Relation:
     """How two sets of weights relate.
 
     Attributes:
-        meant: Name of the set that is evaluated unless the other kind is asked for.
+        meant: Name of the set that is loaded by default, unless the user asks for the other kind.
         average: Name of the set that is an average of the other set; empty if neither is.
     """
 
@@ -57,7 +57,7 @@ class Relation:
     average: str = ""
 
     def choose(self, one: str, other: str, wanted: WeightsKind | None) -> str:
-        """Return the set of the wanted kind; if ``wanted`` is None, the set that is meant."""
+        """Return which set of weights to load: the one of the ``wanted`` kind, or with None the default."""
         if wanted is None or not self.average:
             return self.meant
         return self.average if wanted == "ema" else one if self.average == other else other

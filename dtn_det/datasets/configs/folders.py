@@ -160,7 +160,7 @@ class LabelledSet:
 
 
 def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]:
-    """Yield the data sets of a dataloader whose class folders exist, or whose type numbers the classes."""
+    """Yield the data sets of a dataloader that have class folders, or a type that assigns the numbers of classes."""
     for where, settings in innermost_settings(cfg, loader):
         folder = class_folder(settings)
         if folder is None and numbers_itself(settings):

@@ -148,7 +148,7 @@ def width(text: str) -> float:
 
 
 def shorten(text: str, points: float) -> str:
-    """Shorten a text that :func:`printable` returned to a width in points, by leaving out its middle."""
+    """Leave out the middle of a text so that it fits into a width in points. The text comes from :func:`printable`."""
     if width(text) <= points:
         return text
     for kept in range(len(text) - 1, 1, -1):

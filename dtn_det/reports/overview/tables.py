@@ -66,7 +66,7 @@ def overview_table(overview: Overview, published: Sequence[PublishedRow] = ()) -
         TableRow(model.name, own) for model, own in zip(overview.models, zip(*cells, strict=True), strict=True)
     )
     groups, notes = [Group(rows)], _notes(overview)
-    # Only clean images would say nothing about robustness.
+    # A published row that shares only the clean accuracy with the models says nothing about robustness.
     telling = {column.known for column in overview.columns if column.measure != "clean top-1"} - {"", "imagenet/top-1"}
     fitting = [row for row in published if telling & row.values.keys()]
     if fitting:

@@ -135,7 +135,7 @@ class SweepProgress:
                 nonlocal done, shown
                 done += 1
                 now = time.monotonic()
-                # A set of small images has thousands of images a second.
+                # Progress is not shown for each image, because a run may evaluate thousands of small images a second.
                 if now - shown < _SHOWN_SECONDS and done < num_images:
                     return
                 shown = now
