@@ -124,7 +124,7 @@ class Fit:
             return classes
         if self.untied:
             return "It is of a model whose modules do not share weights, where those of this one do."
-        if (channels := self._image_channels) is not None:
+        if (channels := self.image_channels) is not None:
             there, here = channels
             return f"It is of a model for images of {counted(there, 'channel')}, and this one takes {here}."
         if self.misshapen and not (self.missing or self.unexpected):
@@ -147,11 +147,6 @@ class Fit:
             )
         if self.not_numbers:
             return "Take a checkpoint of an earlier epoch"
-        if self._image_channels is not None:
-            return (
-                "Build the model for such images yourself and name python:MODULE:FUNCTION, whose function returns the "
-                "model and a function that makes its input from RGB images"
-            )
         if self.other_types:
             return "Save the state dict again from the model that holds the values, in floating point"
         return ""
@@ -199,7 +194,7 @@ class Fit:
         return all(_POSITIONS.search(name) or name.endswith(OWN_BUFFERS) for name in names)
 
     @property
-    def _image_channels(self) -> tuple[int, int] | None:
+    def image_channels(self) -> tuple[int, int] | None:
         """Channels of an image in the state dict and in the model, if only this number differs; else None."""
         if self.missing or self.unexpected or len(self.misshapen) != 1:
             return None

@@ -245,6 +245,11 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str, state: StateDic
         cause, advice = "The file has no classifier: it gives features.", "name a checkpoint with a trained classifier"
     if fit.biases and (other := with_biases(model)):
         advice = f"name timm:{other}"
+    if fit.image_channels is not None:
+        advice += (
+            "; to evaluate a model of such images, name python:MODULE:FUNCTION, whose function returns the model and a "
+            "function that makes its input from RGB images"
+        )
     advice = _to_build(fit, model, source) or fit.advice() or advice[:1].upper() + advice[1:]
     return MisfitError(
         f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "
