@@ -52,14 +52,15 @@ def made(
 ) -> Path:
     """A store of a set that its files told, with the class of each image."""
     protocol = {"classes": "imagenet", "num_classes": "1000", **fields.pop("protocol", {})}
+    data = str(fields.pop("data", name))
     recognised = {"dataset": dataset, "profile": "imagenet-c", "side": "224", "num_classes_found": "1000"}
     folder = classifier_store(
         root / name,
         models,
         images=images,
         cells=cells,
-        data=name,
-        data_hash=f"{name} {images}",
+        data=data,
+        data_hash=f"{data} {images}",
         protocol=protocol,
         recognised=recognised,
         **fields,
@@ -273,12 +274,16 @@ class TestWhichStores:
 
 
 def test_clean_images_are_shown_once_and_3dcc_has_its_own_name(tmp_path: Path) -> None:
-    made(tmp_path, "imagenet-c", "ImageNet", FOG)
-    made(tmp_path, "imagenet-3dcc", "ImageNet-3DCC", sweep_cells(IMAGENET_3DCC_CATALOG.names[:1], (1, 2, 3, 4, 5)))
-    overview = collect_overview(open_sets([tmp_path]), ReportOptions(replicates=0))
-    keys = ["imagenet-c/clean-top-1", "imagenet-c/mce", "imagenet-3dcc/mce_3d"]
-    assert [column.key for column in overview.columns] == keys
-    assert overview.differences == {}
+    """Equal numbers of other images are shown, because they are equal by chance."""
+    cells = sweep_cells(IMAGENET_3DCC_CATALOG.names[:1], (1, 2, 3, 4, 5))
+    for data, clean in (("val", []), ("other", ["imagenet-3dcc/clean-top-1"])):
+        root = tmp_path / data
+        made(root, "imagenet-c", "ImageNet", FOG, data="val")
+        made(root, "imagenet-3dcc", "ImageNet-3DCC", cells, data=data)
+        overview = collect_overview(open_sets([root]), ReportOptions(replicates=0))
+        keys = ["imagenet-c/clean-top-1", "imagenet-c/mce", *clean, "imagenet-3dcc/mce_3d"]
+        assert [column.key for column in overview.columns] == keys
+        assert overview.differences == {}
 
 
 @pytest.fixture

@@ -76,7 +76,12 @@ def collect_overview(
         report = collect(one.sources, own)
         reports[one.name] = report
         remarks += [f"{one.title}: {text}" for text in report.remarks]
-        found += [part for part in _of_set(one, report, own) if not _shown(part, found)]
+        images = report.provenance.data, report.provenance.data_hash
+        same = [
+            name for name, other in reports.items() if (other.provenance.data, other.provenance.data_hash) == images
+        ]
+        before = [part for part in found if part.column.name in same]
+        found += [part for part in _of_set(one, report, own) if not _shown(part, before)]
     changes = {(*pair, one.column.key): change for one in found for pair, change in one.changes.items()}
     return Overview(
         models=tuple(_model(name, reports) for name in names),

@@ -76,6 +76,7 @@ def run_classification(
     """
     for options in sets:
         Store.check(options.store)
+        _check_outside(options)
     with joined(sets[0].launcher, sets[0].device) as (rank, place):
         order = cell_order(sets[0], rank.count)
         tell_user: Callable[[str], None] = partial(say, console) if rank.is_first else lambda text: None
@@ -236,6 +237,16 @@ def _sweep_by_cell(
             order=order,
         )
         run_sweep(models[0].store, models, task, workers=min(options.workers, own), rank=rank, parts=blocks)
+
+
+def _check_outside(options: ClassificationOptions) -> None:
+    """Check that the store does not lie in a folder of images, where its folders would be taken for classes."""
+    for place in filter(None, (options.data, options.clean)):
+        if options.store.resolve().is_relative_to(place.resolve()):
+            raise InputError(
+                f"expected a store outside of the images, got {options.store} within {place}, whose folders are "
+                "classes: name another folder with --store"
+            )
 
 
 def _baseline(options: ClassificationOptions, manifest: StoreManifest, names: Sequence[str]) -> BaselineChoice:

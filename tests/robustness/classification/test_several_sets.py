@@ -249,6 +249,14 @@ def test_nothing_is_evaluated_where_one_set_does_not_fit(evaluate, tmp_path: Pat
     assert not Path("stores").exists()
 
 
+def test_a_store_within_the_images_is_refused(evaluate, cifar: list[str]) -> None:
+    """Its folders would be classes in the next call."""
+    folder = Path(cifar[1].partition("=")[2])
+    said = evaluate(*cifar, "--store", str(folder))
+    assert f"expected a store outside of the images, got {folder}" in said
+    assert not (folder / "cifar-10").exists()
+
+
 def test_a_model_of_ten_classes_is_refused_for_a_thousand(evaluate, tmp_path: Path, cifar: list[str]) -> None:
     link_classes(tmp_path / "sketch", imagenet_wnids()[:201], "sketch_0.jpg", (256, 256))
     err = evaluate(*cifar, "--set", "sketch")
