@@ -236,10 +236,11 @@ def _check_report(folder: Path, target: Target | None) -> list[CheckResult]:
         "task": content.get("task"),
         "models": [f"{one.get('name')} ({one.get('origin')})" for one in content.get("models") or ()],
         "data": origin.get("data"),
-        **({"sets": list(content["sets"])} if content.get("sets") else {}),
+        "sets": list(content.get("sets") or ()),
         "corruption": origin.get("corruption"),
         "date": origin.get("date"),
     }
+    facts = {name: value for name, value in facts.items() if value not in (None, [])}
     problem = (
         f"expected data, a checkpoint or a store, got the report in {folder}: open {folder / 'report.html'}, or name "
         "the store that it was made from"

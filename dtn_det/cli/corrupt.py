@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     how.add_argument("--channel-order", default="rgb", help="rgb, or bgr as in published COCO-C numbers [%(default)s]")
     how.add_argument("--backend", default="dtn_det", help="dtn_det, or imagecorruptions for comparison [%(default)s]")
     run = parser.add_argument_group("the run")
-    run.add_argument("--workers", type=int, metavar="N", help="processes [one a core]")
+    run.add_argument("--workers", type=int, metavar="N", help="processes, 0 for this one alone [one a core]")
     run.add_argument("--yes", action="store_true", help="do not ask before writing")
 
 

@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=sweep_options.output_file,
         metavar="FILE",
         help="write the main numbers of each model as a flat dictionary, such as imagenet-c/mce, for W&B or MLflow",
     )

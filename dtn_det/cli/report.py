@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dtn_det.cli.sweep_options import num_cores, output_folder
+from dtn_det.cli.sweep_options import num_cores, output_file, output_folder
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures, if used")
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="also write the main numbers of each model in a flat dictionary (imagenet-c/mce, ...), for W&B or MLflow",
     )

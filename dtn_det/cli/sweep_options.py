@@ -20,6 +20,16 @@ def output_folder(text: str) -> Path:
     return Path(text)
 
 
+def output_file(text: str) -> Path:
+    """Return the file that an argument names. Refuse a folder, and a file in a folder that does not exist."""
+    path = output_folder(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file, got the folder {text}: name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder for {text}, got none: make {path.parent} first")
+    return path
+
+
 def add_weights(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add `--weights`, which chooses between the two sets of weights that a checkpoint may hold."""
     parser.add_argument(

@@ -122,7 +122,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
 
 
 def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Generator[ImageOutcome, None, None]:
-    """Write the corrupted files of many images in worker processes.
+    """Write the corrupted files of many images in worker processes, or, with 0 ``workers``, in this process.
 
     Yields:
         The outcome of each image, in the order of completion.
@@ -131,6 +131,10 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
         OSError: A file cannot be written.
         RuntimeError: A process died.
     """
+    if not workers:
+        for image in images:
+            yield write_image(job, image)
+        return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with worker_environment(), ProcessPoolExecutor(workers, context, _start, (job, stop)) as pool:

@@ -41,8 +41,8 @@ def write_tree(
         OSError: The tree does not fit on the disk, or cannot be written.
         RuntimeError: A process died.
     """
-    if workers < 1:
-        raise InputError(f"expected at least 1 worker, got {workers}")
+    if workers < 0:
+        raise InputError(f"expected 0 workers or more, got {workers}")
     images, clashes = split_clashes(tree.source, choose(tree.source, tree.limit, tree.corruptor.seed))
     total = len(images) * len(tree.cells)
     with locked(tree.destination, "DST"):
@@ -66,8 +66,8 @@ def _announce(tree: TreePlan, images: Sequence[SourceImage], missing: int, worke
     num_bytes = missing * cost.num_bytes
     check_space(tree.destination, num_bytes, missing)
     workers = _num_processes(workers, images)
-    time = duration(missing * cost.seconds / workers)
-    processes = f"{workers} process{'' if workers == 1 else 'es'}"
+    time = duration(missing * cost.seconds / max(1, workers))
+    processes = "this process" if not workers else f"{workers} process{'' if workers == 1 else 'es'}"
     return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {processes}"
 
 

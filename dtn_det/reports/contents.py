@@ -12,6 +12,8 @@ from typing import Literal
 
 import pandas as pd
 
+from dtn_det.corruptions.cells import CLEAN
+
 Task = Literal["classification", "detection"]
 Kind = Literal["top1", "bbox", "segm"]
 Origin = Literal["measured", "imported"]
@@ -174,6 +176,11 @@ class Report:
     baseline: str | None
     remarks: tuple[str, ...] = ()
     bad_images: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    @property
+    def is_corrupted(self) -> bool:
+        """Return whether there are numbers under corruption, not only those of clean images."""
+        return any(scope not in ("", CLEAN[0]) for one in self.sections for scope in one.numbers["scope"])
 
     def model(self, name: str) -> ReportModel:
         """Return a model by its name.

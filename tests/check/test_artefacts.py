@@ -92,6 +92,7 @@ def test_a_folder_of_stores_and_its_report(tmp_path: Path) -> None:
     (report / "sets").mkdir()
     (result,) = inspect_path(report)
     assert (result.kind, result.facts["sets"]) == ("report", ["imagenet-r", "imagenet-sketch"])
+    assert None not in result.facts.values()
     assert result.facts["models"] == ["dtn (measured)"]
     assert inspect_path(report / "sets")[0].kind == "report_part"
 

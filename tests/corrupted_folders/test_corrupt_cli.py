@@ -97,6 +97,12 @@ def finished(source, tmp_path_factory):
     return target
 
 
+def test_no_worker_writes_what_workers_do(source, finished, tmp_path, capfd):
+    assert main(["corrupt", str(source), str(tmp_path / "tree"), *WHAT, "--workers", "0"]) == 0
+    assert "with this process" in capfd.readouterr().out
+    assert tree_hash(tmp_path / "tree") == tree_hash(finished)
+
+
 def test_two_workers_write_what_one_does(source, finished, tmp_path, capfd):
     assert main(["corrupt", str(source), str(tmp_path / "tree"), *WHAT, "--workers", "2"]) == 0
     output, errors = capfd.readouterr()
@@ -249,7 +255,7 @@ def test_options_arrive(tmp_path, shared_dir):
         (["SRC", "DST", "--backend", "wand"], "expected backend to be"),
         (["SRC", "DST", "--channel-order", "grb"], "expected channel_order to be"),
         (["SRC", "DST", "--frost", "nowhere"], "nowhere"),
-        (["SRC", "DST", "--workers", "0"], "expected at least 1 worker"),
+        (["SRC", "DST", "--workers", "-1"], "expected 0 workers or more, got -1"),
         (["SRC", "DST", "--limit", "0"], "expected a limit of at least 1 image"),
         (["SRC", "DST", "--layout", "imagenet"], "expected class folders such as n01440764"),
         (["SRC", "DST", "--annotations", "a.json"], "expected --annotations to name a file"),

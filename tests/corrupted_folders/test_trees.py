@@ -200,9 +200,9 @@ class TestWriting:
             write(tree)
         assert len([*tree.destination.rglob("*.png")]) < 12
 
-    def test_no_workers_are_refused(self, tree):
-        with pytest.raises(ValueError, match="expected at least 1 worker, got 0"):
-            write(tree, workers=0)
+    def test_a_negative_number_of_workers_is_refused(self, tree):
+        with pytest.raises(ValueError, match="expected 0 workers or more, got -1"):
+            write(tree, workers=-1)
 
     def test_a_full_disk_is_one_message(self, tree, monkeypatch):
         def fail(*args):

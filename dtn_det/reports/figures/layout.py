@@ -245,7 +245,7 @@ def about_files(data: FigureData) -> str:
     lines = [
         f"Models: {'; '.join(data.models)}",
         f"Data: {about.data}, {about.num_images} images, selection {about.selection}",
-        f"Corruptions: {about.corruption}",
+        *([f"Corruptions: {about.corruption}"] if report.is_corrupted else []),
         f"Intervals: level {about.level:g}, {about.replicates} replicates, seed {about.seed}",
         f"Baseline: {report.baseline or 'none'}",
         *(f"{name}: partial ({reason})" for name, reason in _partial(data).items()),

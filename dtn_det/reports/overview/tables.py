@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from dtn_det.reports.changes import is_least, least_p_value, p_decimals
-from dtn_det.reports.contents import Report
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Number
 from dtn_det.reports.overview.contents import Overview, OverviewColumn
@@ -179,10 +178,6 @@ def _notes(overview: Overview) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _is_corrupted(report: Report) -> bool:
-    return any(name == "mean error" for section in report.sections for name in section.numbers["name"])
-
-
 def footer(overview: Overview) -> tuple[str, ...]:
     """Return the lines below a table on the data of all sets, intervals, versions and date."""
     lines = []
@@ -190,7 +185,7 @@ def footer(overview: Overview) -> tuple[str, ...]:
         about = report.provenance
         chosen = "all" if about.selection == "all" else f"selection {about.selection}"
         images = f", {about.num_images:,} images ({chosen})" if about.num_images else ""
-        made = f"; corruptions: {about.corruption}" if _is_corrupted(report) else ""
+        made = f"; corruptions: {about.corruption}" if report.is_corrupted else ""
         lines.append(f"{overview.titles[name]}: {about.data}{images}{made}.")
     some = overview.some_report
     lines.append(intervals_line(some))

@@ -180,7 +180,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Return the main facts as names and texts: images, corruptions, baseline, intervals and date."""
     about = report.provenance
     found = [("Images", f"{about.num_images:,} ({about.selection})")] if about.num_images else []
-    found += list(_corruption_facts(about.corruption))
+    found += list(_corruption_facts(about.corruption)) if report.is_corrupted else []
     if report.task == "classification":
         found.append(("Baseline", report.baseline or "none"))
     intervals = f"{100 * about.level:g} %, {about.replicates:,} replicates" if about.replicates else "none"
@@ -193,7 +193,8 @@ def provenance(report: Report) -> list[tuple[str, str]]:
     found = [("Data", about.data), ("Images", f"{about.num_images:,}"), ("Selection", about.selection)]
     if about.data_hash:
         found.append(("Hash of the data", about.data_hash))
-    found.append(("Corruptions", about.corruption))
+    if report.is_corrupted:
+        found.append(("Corruptions", about.corruption))
     if about.replicates:
         found.append(
             ("Bootstrap", f"{about.replicates:,} replicates of the images, seed {about.seed}, level {about.level:g}")

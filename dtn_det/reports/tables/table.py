@@ -314,7 +314,9 @@ def table_name(report: Report, section: Section, name: str, which: CorruptionSet
 def footer(report: Report) -> tuple[str, ...]:
     """Return the lines below a table on data, corruptions, baseline, intervals, versions and date."""
     about = report.provenance
-    lines = [f"Data: {_data(report)}.", f"Corruptions: {about.corruption}."]
+    lines = [f"Data: {_data(report)}."]
+    if report.is_corrupted:
+        lines.append(f"Corruptions: {about.corruption}.")
     if report.task == "classification":
         lines.append(f"CE and relative CE: {_baseline(report.baseline)}.")
     lines.append(intervals_line(report))

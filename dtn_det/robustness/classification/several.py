@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dtn_det.datasets.arrays.corrupted import open_arrays
-from dtn_det.datasets.folders.label_maps import CLASSES, SUBSETS
+from dtn_det.datasets.folders.label_maps import CLASSES, SUBSETS, naming
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.sets import NATURAL, candidates, set_name, set_title
 from dtn_det.errors import InputError, StoreError
@@ -90,8 +90,8 @@ def plan_sets(
     common = {option: [word for word in per_set.get(option, ()) if "=" not in word] for option in PER_SET}
     named: dict[str, _Named] = {}
     for one in sets:
-        name = one.given or _own_name(one, options, common)
-        _check_name(name, one)
+        name = one.given or _own_name(one, common, per_set.get("corruptions", ()))
+        _check_name(name, one, _words_of(name, per_set.get("classes", ())) or common["classes"])
         twin = next((other for other in named if other.casefold() == name.casefold()), None)
         if twin is not None:
             raise InputError(
@@ -106,7 +106,12 @@ def plan_sets(
 
 def _read(word: str) -> _Named:
     given, path = _split(word)
-    if given is not None and (not given or folder_name(given) != given or given == TWIN):
+    if given == TWIN:
+        raise InputError(
+            f"expected another name than {TWIN} for a set, got it in --set {word}: the store of clean images has this "
+            f"name; name the set otherwise, such as --set my-set={path}"
+        )
+    if given is not None and (not given or folder_name(given) != given):
         raise InputError(
             f"expected the name of a set to be that of a folder, of letters, digits, dots, dashes and underscores, got "
             f"{given!r} in --set {word}: name it without other signs, such as --set my-set={path}"
@@ -127,12 +132,14 @@ def _split(word: str) -> tuple[str | None, Path]:
     return name, Path(path)
 
 
-def _own_name(one: _Named, options: ClassificationOptions, common: Mapping[str, Sequence[str]]) -> str:
+def _own_name(one: _Named, common: Mapping[str, Sequence[str]], corruptions: Sequence[str]) -> str:
+    """Return the name of a set that its files tell; ``corruptions`` are all words of this option."""
     found = one.found
     corrupted = found.kind in _ON_DISK
     real = bool(common["labels"]) and one.takes("labels", ())
     if not corrupted and not one.natural and not real:
-        corrupted = list(common["corruptions"]) != [NONE]
+        clean = f"{set_name(found.dataset)}={NONE}"
+        corrupted = list(common["corruptions"]) != [NONE] and clean not in corruptions
     profile = (common["profile"] or [found.profile or "imagenet-c"])[0]
     name = set_name(set_title(found.dataset, profile, corrupted=corrupted, real=real))
     # Anything that is not a set of labelled images is refused later, with an error of its own.
@@ -145,8 +152,15 @@ def _own_name(one: _Named, options: ClassificationOptions, common: Mapping[str, 
     return name or one.path.resolve().name
 
 
-def _check_name(name: str, one: _Named) -> None:
+def _words_of(name: str, words: Sequence[str]) -> list[str]:
+    """Return the values of the words that name this set."""
+    return [value for word in words for given, sign, value in [word.partition("=")] if sign and given == name]
+
+
+def _check_name(name: str, one: _Named, classes: Sequence[str]) -> None:
     """Check that a set does not have the name of another known set."""
+    if name in _KNOWN and one.found.kind in _IN_FOLDERS and not one.found.dataset:
+        _check_folders(name, one, classes)
     found = one.found.dataset.lower()
     # ImageNet-C and ImageNet-C-bar can be made of clean images of ImageNet.
     fitting = {found, f"{found}-c", f"{found}-c-bar", f"{found}-real"}
@@ -154,6 +168,21 @@ def _check_name(name: str, one: _Named) -> None:
         raise InputError(
             f"expected {name} in {one.path}, as its name says, got {one.found.title}: give it another name, or none"
         )
+
+
+def _check_folders(name: str, one: _Named, classes: Sequence[str]) -> None:
+    """Check that class folders of an unknown set may be those of the known set with this name."""
+    own = [word for word in classes if word not in ("imagenet", name)]
+    if naming(one.found.folders) == "names" and (own or "imagenet" not in classes):
+        got = one.found.title
+    elif own and name in SUBSETS:
+        got = f"--classes {own[0]}, which numbers the classes in another way"
+    else:
+        return
+    raise InputError(
+        f"expected the classes of {name} in {one.path}, as its name says, got {got}: give the set another name, "
+        f"such as --set my-set={one.path}"
+    )
 
 
 def _divided(option: str, words: Sequence[str], named: Mapping[str, _Named]) -> dict[str, list[str]]:

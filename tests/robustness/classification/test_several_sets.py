@@ -162,6 +162,7 @@ class TestOptions:
             "r": link_classes(tmp_path / "r", rendition, "art_0.jpg", (256, 256)),
             "c": link_classes(tmp_path / "c" / "fog" / "1", wnids[:3], "ILSVRC2012_val_00000001.JPEG", (224, 224)),
             "own": link_classes(tmp_path / "own", rendition[:4], "a.jpg", (256, 256)),
+            "words": link_classes(tmp_path / "words", ["ant", "bee"], "a.jpg", (256, 256)),
         }
         return {name: str(path if name != "c" else tmp_path / "c") for name, path in made.items()}
 
@@ -201,13 +202,24 @@ class TestOptions:
         found = plan(tmp_path, f"imagenet-r={folders['own']}")["imagenet-r"]
         assert (found.classes, found.corruptions) == ("imagenet-r", ["none"])
 
+    def test_none_for_the_clean_set_by_its_name(self, tmp_path: Path, folders: dict[str, str]) -> None:
+        found = plan(tmp_path, folders["val"], corruptions=["imagenet=none"])
+        assert {name: one.corruptions for name, one in found.items()} == {"imagenet": ["none"]}
+
     @pytest.mark.parametrize(
         ("sets", "per_set", "message"),
         [
+            (
+                ["imagenet-r={own}"],
+                {"classes": ["folder"]},
+                "expected the classes of imagenet-r in .*own, as its name says, got --classes folder, which numbers",
+            ),
+            (["imagenet={words}"], {}, "expected the classes of imagenet in .*words, .*got .*: give the set another"),
+            (["cifar-10={words}"], {"classes": ["cifar-10=sorted"]}, "expected the classes of cifar-10 in .*words"),
             (["{val}", "{val}"], {}, "sets of different names, got 'imagenet-c' for .*val and for .*val: leave one"),
             (["a/b={val}"], {}, "that of a folder, of letters, .* got 'a/b' in --set a/b=.*: name it without"),
             (["={val}"], {}, "got '' in --set"),
-            (["clean_twin={val}"], {}, "got 'clean_twin' in --set"),
+            (["clean_twin={val}"], {}, "another name than clean_twin for a set, got it in --set .*: the store"),
             (["nowhere"], {}, "expected --set to be a folder of images, got nowhere: there is no such folder"),
             (
                 ["{val}", "{own}"],
