@@ -111,7 +111,7 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
         from dtn_det.check.checkpoints import check_checkpoint
 
         return [check_checkpoint(path, target)]
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix == ".parquet"):
         from dtn_det.check.folders import check_folder
 
         return check_folder(path, classes, target)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from dtn_det.cli.sweep_options import num_cores, output_file, output_folder
+from dtn_det.errors import ReportError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="models to compare [LayerNorm and DTN twins by their names, else all against the baseline or the first]",
     )
     parser.add_argument("--with-published", action="store_true", help="add published results, set apart")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the images: the page then shows some of them")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="the images: the page then shows some of them; with several sets, those of the set NAME",
+    )
     parser.add_argument("--replicates", type=int, default=1000, metavar="N", help="of the bootstrap, 0 for none [1000]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap [0]")
     parser.add_argument(
@@ -44,7 +52,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="AURC, AUGRC, coverage at 5 %% risk, risk at 80 %% coverage and adaptive ECE under all corruptions too",
     )
-    parser.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
+    parser.add_argument(
+        "--clean",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="the clean images, where --data has corrupted ones",
+    )
     parser.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures, if used")
     parser.add_argument(
         "--json",
@@ -61,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
     """Run `dtn-det report`."""
     from rich.console import Console
 
-    from dtn_det.errors import ReportError
     from dtn_det.reports.collect import ReportOptions
     from dtn_det.reports.formats.flat import flat_numbers
     from dtn_det.reports.overview.grouping import open_sets
@@ -81,17 +94,15 @@ def run(args: argparse.Namespace) -> int:
     )
     sets = open_sets(args.stores, options.models)
     if sets:
-        if args.data is not None or args.clean is not None:
-            raise ReportError(
-                "expected --data and --clean with the store of one set, got several sets: leave them out, or name one "
-                "store"
-            )
         overview = make_overview(
             sets,
             args.out,
             options,
             Console(),
             with_published=args.with_published,
+            data=_by_set("data", args.data),
+            clean=_by_set("clean", args.clean),
+            frost=args.frost,
             tensorboard=args.tensorboard,
         )
         numbers = flat_overview(overview)
@@ -102,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
             options,
             Console(),
             with_published=args.with_published,
-            data=args.data,
-            clean=args.clean,
+            data=_only("data", args.data),
+            clean=_only("clean", args.clean),
             frost=args.frost,
             tensorboard=args.tensorboard,
         )
@@ -111,3 +122,25 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, numbers)
     return 0
+
+
+def _by_set(option: str, words: Sequence[str]) -> dict[str, Path]:
+    """Return the folders by the names of the sets; a folder without a name goes under the empty name."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, sign, folder = word.partition("=")
+        # An existing folder may have the sign in its own name.
+        name, folder = (name, folder) if sign and not Path(word).is_dir() else ("", word)
+        if name in found:
+            raise ReportError(f"expected --{option} once for each set, got {found[name]} and {folder}: leave one out")
+        found[name] = Path(folder)
+    return found
+
+
+def _only(option: str, words: Sequence[str]) -> Path | None:
+    """Return the folder of the only set of a report; None if the user named none."""
+    found = _by_set(option, words)
+    if len(found) > 1:
+        several = " and ".join(words)
+        raise ReportError(f"expected one --{option} with the stores of one set, got {several}: leave one out")
+    return next(iter(found.values()), None)

@@ -20,7 +20,7 @@ from dtn_det.reports.formats.markdown import markdown, markdown_document
 from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.page import write_page
 from dtn_det.reports.samples import Gallery, make_samples
-from dtn_det.reports.sources import open_sources, title_of
+from dtn_det.reports.sources import Sources, open_sources, title_of
 from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.published import PublishedRow, published_for
 from dtn_det.reports.tables.table import Table
@@ -79,14 +79,7 @@ def make_report(
         gallery = None
         if data is not None:
             show = add_stage("Corrupting sample images", 1)
-            pairs = [pair for section in report.sections for pair in section.pairs]
-            columns = ["model", "image", "corruption", "severity"]
-            shown = [
-                (str(model), int(image), Cell(str(corruption), int(severity)))
-                for section in report.sections
-                for model, image, corruption, severity in section.classes[columns].to_numpy().tolist()
-            ]
-            gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed, classes=shown)
+            gallery = report_gallery(report, sources, data, clean=clean, frost=frost, seed=options.seed)
             show(1)
         show = add_stage("Writing tables, figures, and the page", 1)
         remove_earlier(out, console)
@@ -98,6 +91,20 @@ def make_report(
     for figure, reason in left_out.items():
         say(console, f"no figure {figure}: {reason}")
     return report
+
+
+def report_gallery(
+    report: Report, sources: Sources, data: Path, *, clean: Path | None, frost: Path | None, seed: int
+) -> Gallery:
+    """Make the sample images of a report, with those of its classes: see :func:`make_samples`."""
+    pairs = [pair for section in report.sections for pair in section.pairs]
+    columns = ["model", "image", "corruption", "severity"]
+    shown = [
+        (str(model), int(image), Cell(str(corruption), int(severity)))
+        for section in report.sections
+        for model, image, corruption, severity in section.classes[columns].to_numpy().tolist()
+    ]
+    return make_samples(sources, data, pairs, clean=clean, frost=frost, seed=seed, classes=shown)
 
 
 @contextmanager

@@ -42,14 +42,15 @@ def check_unit_range(mean: Sequence[float], std: Sequence[float], where: str, ad
     )
 
 
-def small_for_bytes(settings: Any, where: str) -> tuple[Remark, ...]:
-    """Return a remark if the mean or deviation in a ``data_preprocessor``, which gets pixels from 0 to 255, is small.
+def small_for_bytes(settings: Any, where: str, name: str = "data_preprocessor") -> tuple[Remark, ...]:
+    """Return a remark if the mean or deviation of a step, which gets pixels from 0 to 255, is small.
 
     Small values are not refused, because a model must be evaluated with the values that it was trained with.
 
     Args:
-        settings: The settings of the ``data_preprocessor`` of a config of OpenMMLab.
+        settings: The settings of the step, with ``mean`` and ``std``.
         where: Path of the config.
+        name: What configs call the step.
     """
     given = [settings.get(key) if isinstance(settings, Mapping) else None for key in ("mean", "std")]
     mean, std = ([float(one) for one in value] if isinstance(value, list | tuple) else [] for value in given)
@@ -58,7 +59,7 @@ def small_for_bytes(settings: Any, where: str) -> tuple[Remark, ...]:
     if not small_mean and not small_std:
         return ()
     what = (
-        f"data_preprocessor has mean={_shown(mean)} and std={_shown(std)}, as for pixels from 0 to 1, but gets pixels "
+        f"{name} has mean={_shown(mean)} and std={_shown(std)}, as for pixels from 0 to 1, but gets pixels "
         "from 0 to 255: this is right only if the training had the same values"
     )
     return (Remark("small_mean_and_std", what, where),)

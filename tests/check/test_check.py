@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from array_sets import write_cifar_c
+from array_sets import write_cifar_c, write_parquet
 from checked import check, write_coco
 from odd_coco_files import odd_content, plain_content
 from odd_folders import WNIDS, arrays, link_classes, tiny_imagenet, write_classes, write_image
@@ -37,6 +37,12 @@ class TestFolders:
         assert {name: result.facts[name] for name in facts} == facts
         assert [remark.count for remark in result.remarks] == [1]
         assert ".txt" in result.remarks[0].sentence()
+
+    def test_a_parquet_file_alone(self, tmp_path: Path) -> None:
+        result = check(write_parquet(tmp_path / "test.parquet", "image"))
+        assert (result.kind, result.is_good, result.facts["images"]) == ("parquet", True, 10)
+        problem = check(write_parquet(tmp_path / "other.parquet", "text")).problems[0]
+        assert "expected one column out of image, img in" in problem
 
     def test_a_model_of_another_number_of_classes(self, tmp_path: Path) -> None:
         pytest.importorskip("timm")

@@ -340,8 +340,13 @@ def test_a_report_of_several_sets_has_all_formats(report: Callable[..., str], tm
     assert "resnet50.tv" in (folder / "sets" / "imagenet-sketch" / "report.md").read_text()
 
 
-def test_images_are_shown_of_one_set_alone(report: Callable[..., str], tmp_path: Path) -> None:
-    assert "expected --data and --clean with the store of one set, got several sets" in report("--data", ".")
+def test_images_of_sets_that_are_not_there_are_refused(report: Callable[..., str], tmp_path: Path) -> None:
+    names = "a set out of imagenet-c, imagenet-c-bar, imagenet-r, imagenet-sketch"
+    said = report("--data", ".")
+    assert f"expected --data NAME=DIR with {names}, got .: name the set, such as --data imagenet-c=." in said
+    assert f"with {names}, got cifar-10=x: name the set" in report("--data", "cifar-10=x")
+    assert "expected --data once for each set, got a and b" in report("--data", "s=a", "--data", "s=b")
+    assert "expected --clean imagenet-r=a beside the corrupted images of" in report("--clean", "imagenet-r=a")
     assert not (tmp_path / "out").exists()
 
 

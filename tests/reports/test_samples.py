@@ -197,6 +197,13 @@ def scene(tmp_path_factory) -> tuple[Path, Path]:
 
 
 class TestDetectors:
+    def test_the_images_are_found_below_the_data_root(self, scene, tmp_path):
+        store, data = scene
+        (tmp_path / "root" / "images").mkdir(parents=True)
+        (tmp_path / "root" / "images" / "val2017").symlink_to(data / "val")
+        found = make_samples(open_sources([store]), tmp_path / "root")
+        assert len(found.images) == 2
+
     def test_the_pixels_are_those_of_the_pipeline(self, scene):
         store, data = scene
         gallery = make_samples(open_sources([store]), data)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.errors import ReportError
 from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.contents import Provenance, Report
 from dtn_det.reports.formats.csv_json import report_content
@@ -26,6 +27,7 @@ from dtn_det.reports.write import (
     name_places,
     remove_earlier,
     report_folder,
+    report_gallery,
     write_documents,
     write_report,
     write_table,
@@ -47,6 +49,9 @@ def make_overview(
     console: Console,
     *,
     with_published: bool = False,
+    data: Mapping[str, Path] | None = None,
+    clean: Mapping[str, Path] | None = None,
+    frost: Path | None = None,
     tensorboard: bool = False,
 ) -> Overview:
     """Compute the overview and the report of each set, and write all files.
@@ -54,11 +59,17 @@ def make_overview(
     Args:
         out: Folder of the report, with that of the set NAME in ``sets/NAME``; an earlier report in it is replaced.
         with_published: Whether to add published results, in rows and tables of their own.
+        data: Folder of the images of each set of which the page of the set shows some, by the name of the set.
+        clean: Folder of the clean images, where ``data`` has corrupted images, by the name of the set.
+        frost: Folder with the original frost textures, if they were used.
 
     Raises:
-        ReportError: Models or options do not fit, or `out` holds something other than a report.
+        ReportError: Models or options do not fit, a name is none of the sets, the images are not those that were
+            evaluated, or `out` holds something other than a report.
         OSError: Files cannot be read or written.
     """
+    data, clean = data or {}, clean or {}
+    _check_names(sets, data, clean)
     with report_folder(out), stages(console) as add_stage:
         show = add_stage("Computing numbers and intervals", len(sets))
         begun: list[str] = []
@@ -69,18 +80,47 @@ def make_overview(
 
         overview = collect_overview(sets, options, on_set)
         show(len(sets))
+        galleries = {}
+        if data:
+            show = add_stage("Corrupting sample images", len(data))
+            sources = {one.name: one.sources for one in sets}
+            for done, (name, folder) in enumerate(data.items()):
+                show(done, note=overview.titles[name])
+                report = overview.reports[name]
+                galleries[name] = report_gallery(
+                    report, sources[name], folder, clean=clean.get(name), frost=frost, seed=options.seed
+                )
+            show(len(data))
         show = add_stage("Writing tables, figures, and the pages", len(sets))
         remove_earlier(out, console)
         for done, (name, report) in enumerate(overview.reports.items()):
             show(done, note=overview.titles[name])
             published = published_for(report, overview.known[name]) if with_published else ()
-            write_report(report, out / "sets" / name, published=published, tensorboard=tensorboard)
+            write_report(report, out / "sets" / name, galleries.get(name), published, tensorboard=tensorboard)
         rows = rows_of_sets() if with_published else ()
         _write_overview(overview, out, rows)
         show(len(sets))
     print_overview(console, overview, rows)
     name_places(console, out, {"the report of each set": out / "sets"})
     return overview
+
+
+def _check_names(sets: Sequence[SetSources], data: Mapping[str, Path], clean: Mapping[str, Path]) -> None:
+    """Check that the folders of images are those of sets, and that clean images come with others."""
+    names = [one.name for one in sets]
+    for option, folders in (("data", data), ("clean", clean)):
+        for name, folder in folders.items():
+            if name not in names:
+                example = f"--{option} {names[0]}={folder}"
+                raise ReportError(
+                    f"expected --{option} NAME=DIR with a set out of {', '.join(names)}, got "
+                    f"{f'{name}={folder}' if name else folder}: name the set, such as {example}"
+                )
+            if name not in data:
+                raise ReportError(
+                    f"expected --clean {name}={folder} beside the corrupted images of {name}, got none: add --data "
+                    f"{name}=DIR, or leave it out"
+                )
 
 
 def _write_overview(overview: Overview, out: Path, published: Sequence[PublishedRow]) -> None:

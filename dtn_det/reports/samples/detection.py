@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ LEAST_SCORE = 0.3
 """Smallest score of a detection that is shown."""
 _SHOWN_EACH = 3
 _SEARCHED = 100
+_LEVELS = ("*", "*/*", "*/*/*")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def detection_gallery(
 
     Args:
         models: The models by name, all of the same images and corruptions.
-        data: The folder of the images, or its parent folder.
+        data: The folder of the images, or a folder up to three levels above it, such as the data root.
         pair: Two models; images on which they differ most are added. None to add none.
 
     Raises:
@@ -162,9 +164,9 @@ def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
     """Find the files of all images, and check that they are the files that were evaluated."""
     if not data.is_dir():
         raise FileNotFoundError(f"expected --data to be a folder of images, got {data}: there is no such folder")
-    # The images lie in the folder itself, or in a subfolder such as val2017.
-    folders = [data, *sorted(entry for entry in data.iterdir() if entry.is_dir())]
-    folder = next((one for one in folders if (one / truth.images[0].file).is_file()), None)
+    # The images lie in the folder itself, in a subfolder such as val2017, or deeper, as in images/val2017.
+    folders = itertools.chain.from_iterable(sorted(filter(Path.is_dir, data.glob(level))) for level in _LEVELS)
+    folder = next((one for one in (data, *folders) if (one / truth.images[0].file).is_file()), None)
     if folder is None:
         raise ReportError(
             f"expected the images that were evaluated, such as {truth.images[0].file}, got none of that name in "

@@ -58,6 +58,16 @@ def test_logits_are_those_of_the_model_and_its_own_processor(folder: Path) -> No
     assert found.protocol["normalization"].startswith("mean [0.4, 0.5, 0.6] std [0.2, 0.3, 0.4], by ViTImageProcessor")
 
 
+def test_pixels_that_are_not_scaled_before_a_small_mean_are_told(folder: Path, tmp_path: Path) -> None:
+    copy = copied(folder, tmp_path)
+    transformers.ViTImageProcessor(
+        size={"height": 32, "width": 32}, do_rescale=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(copy)
+    (remark,) = load_classifier(f"hf:{copy}", 3).remarks
+    assert "the ViTImageProcessorFast without do_rescale has mean=(0.5, 0.5, 0.5)" in remark.sentence()
+    assert load_classifier(f"hf:{folder}", 3).remarks == ()
+
+
 @pytest.mark.parametrize(
     ("processor", "view"),
     [

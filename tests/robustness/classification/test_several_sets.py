@@ -100,6 +100,15 @@ def test_each_set_has_a_store_as_of_mce_and_each_model_is_loaded_once(evaluate, 
         assert records("alone", model) == records("stores/cifar-10-c", model)
 
 
+def test_a_report_shows_the_images_of_the_named_set(evaluate, cifar: list[str]) -> None:
+    evaluate(*cifar)
+    folder = cifar[1].partition("=")[2]
+    words = ["report", "stores", "--out", "report", "--replicates", "0", "--data"]
+    assert main([*words, f"cifar-10={folder}"]) == 0
+    pages = {name: Path("report/sets", name, "report.html").read_text() for name in ("cifar-10", "cifar-10-c")}
+    assert {name: "data:image/webp" in page for name, page in pages.items()} == {"cifar-10": True, "cifar-10-c": False}
+
+
 def test_a_second_call_evaluates_only_what_is_missing(evaluate, cifar: list[str], monkeypatch) -> None:
     write, left = ModelStore.write, [4]
 

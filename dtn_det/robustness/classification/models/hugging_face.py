@@ -17,7 +17,7 @@ from dtn_det.checkpoints.state_dict import some
 from dtn_det.errors import ClassCountError, InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.robustness.classification.models.timm import hub_asked_once
-from dtn_det.robustness.pixel_values import check_unit_range
+from dtn_det.robustness.pixel_values import check_unit_range, small_for_bytes
 
 HF = "hf:"
 
@@ -50,6 +50,8 @@ def load_hugging_face(source: str, num_classes: int) -> Classifier:
     where = f"in the preprocessor_config.json of {name!r}"
     if settings.get("do_rescale", True) and settings.get("do_normalize", True) and settings.get("image_mean"):
         check_unit_range(settings["image_mean"], settings["image_std"], where, "write there")
+    bytes_as_they_are = not settings.get("do_rescale", True) and settings.get("do_normalize", True)
+    given = {"mean": settings.get("image_mean"), "std": settings.get("image_std")} if bytes_as_they_are else {}
     view = _view(settings, where)
     return Classifier(
         name=Path(name).resolve().name if Path(name).exists() else name.rpartition("/")[2],
@@ -66,6 +68,7 @@ def load_hugging_face(source: str, num_classes: int) -> Classifier:
         training={"pretrained": name},
         num_classes=model.config.num_labels,
         class_names=_class_names(model.config.id2label),
+        remarks=small_for_bytes(given, name, f"the {type(processor).__name__} without do_rescale"),
     )
 
 
