@@ -4,11 +4,13 @@
 #   TORCH_INDEX=URL   package index for torch and torchvision alone, for a certain CUDA build or the CPU build
 #   PIP_ARGS="..."    further arguments of every `pip install`
 #   MAX_JOBS=N        compiler processes at once (default: one a core)
+#   TEST_PROCESSES=N  processes that run tests, each with up to 3.5 GB (default 2; 0: this one)
 VENV ?= .venv
 PYTHON ?=
 TORCH_INDEX ?=
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
 
 SHELL := bash
@@ -16,6 +18,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 BIN := $(VENV)/bin
+# All tests of a file run in one process, so that they share what the file's fixtures make.
+PARALLEL = -n $(TEST_PROCESSES) --dist loadfile
 export VENV PYTHON TORCH_INDEX PIP_ARGS
 
 .PHONY: setup demo test test-all lint format typecheck bench clean help
@@ -28,11 +32,11 @@ demo: setup ## train a tiny DTN detector and its LayerNorm twin on a generated s
 
 test: lint typecheck ## lint, type check and all tests but the slow ones (PYTEST_ARGS=...)
 	@echo "[test] pytest, without the slow tests"
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: lint typecheck ## as test, with the slow tests and more examples of the tests by properties
 	@echo "[test] pytest, with the slow tests"
-	@$(BIN)/python -m pytest --hypothesis-profile=full $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=full $(PARALLEL) $(PYTEST_ARGS)
 
 lint: setup ## ruff: rules and format
 	@echo "[test] ruff check, ruff format --check"
@@ -57,4 +61,4 @@ clean: ## remove build products and caches (the environment stays: rm -rf .venv)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  variables: VENV, PYTHON, TORCH_INDEX, PIP_ARGS, MAX_JOBS (see the top of the Makefile)"
+	@echo "  variables: VENV, PYTHON, TORCH_INDEX, PIP_ARGS, MAX_JOBS, TEST_PROCESSES (see the top of the Makefile)"
