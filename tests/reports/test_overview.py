@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,8 @@ from dtn_det.corruptions.catalog import IMAGENET_3DCC_CATALOG, IMAGENET_C_BAR_CA
 from dtn_det.corruptions.cells import CLEAN, Cell, sweep_cells
 from dtn_det.errors import ReportError
 from dtn_det.metrics import classification_differences, error_samples
-from dtn_det.metrics.drops import ClassCounts, drop_samples
 from dtn_det.metrics.resampling import holm_by_key, image_counts
+from dtn_det.metrics.shifts import FITS, ClassCounts, shift_samples
 from dtn_det.reports import write
 from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.overview import write as overview_write
@@ -99,13 +100,17 @@ def test_each_set_has_the_numbers_that_papers_give(overview: Overview) -> None:
         "imagenet-c-bar/mean-error",
         "imagenet-r/top-1",
         "imagenet-r/drop",
+        "imagenet-r/effective-robustness",
         "imagenet-sketch/top-1",
+        "imagenet-sketch/effective-robustness",
     ]
     assert [column.title for column in overview.columns][1:] == [
         "ImageNet-C",
         "ImageNet-C-bar",
         "ImageNet-R",
         "ImageNet-R",
+        "ImageNet-R",
+        "ImageNet-Sketch",
         "ImageNet-Sketch",
     ]
     right = classifier_answers(2, 60, (CLEAN,))["correct"]
@@ -150,10 +155,42 @@ def test_the_drop_is_paired_by_class(overview: Overview) -> None:
     )
 
 
+def right_of(seed: int, images: int, cells: tuple[Cell, ...] = (CLEAN,)) -> float:
+    return float(classifier_answers(seed, images, cells)["correct"][:, 0].mean())
+
+
+def test_effective_robustness_is_the_accuracy_beyond_that_of_the_fit(overview: Overview) -> None:
+    """ImageNet-R is held against its clean twin, ImageNet-Sketch against the clean images of ImageNet-C."""
+    clean, shifted = right_of(MODELS["first"], 50), right_of(MODELS["first"], 60)
+    expected = 1 / (1 + ((1 - clean) / clean) ** 0.7072 * math.exp(2.2716))
+    number = overview.numbers["first", "imagenet-r/effective-robustness"]
+    assert number.value == pytest.approx(100 * (shifted - expected))
+    assert number.low < number.value < number.high
+    clean, shifted = right_of(2, 40, FOG), right_of(2, 40)
+    expected = 1 / (1 + ((1 - clean) / clean) ** 1.1215 * math.exp(2.4131))
+    assert overview.numbers["second", "imagenet-sketch/effective-robustness"].value == pytest.approx(
+        100 * (shifted - expected)
+    )
+    lowest = {"imagenet-r": 0.64, "imagenet-sketch": 0.41}
+    for (model, key), note in overview.notes.items():
+        if key.endswith("effective-robustness"):
+            of_clean = right_of(MODELS[model], *((50,) if key.startswith("imagenet-r") else (40, FOG)))
+            assert (note == "beyond the fit") == (of_clean < lowest[key.partition("/")[0]] or of_clean > 0.871)
+
+
+def test_the_fits_agree_with_models_that_they_were_made_of() -> None:
+    """The published accuracies of resnet50.tv_in1k and its like: clean, and on the set, in percent."""
+    known = {"ImageNet-R": (92.15, 36.157), "ImageNet-V2 matched-frequency": (76.156, 63.190)}
+    known["ImageNet-Sketch"] = (76.156, 24.064)
+    for title, (clean, shifted) in known.items():
+        assert 100 * FITS[title].expected(np.array([clean / 100]))[0] == pytest.approx(shifted, abs=4)
+    assert FITS["ImageNet-R"].expected(np.array([0.0, 1.0])).tolist() == [0.0, 1.0]
+
+
 def test_p_values_of_a_pair_are_adjusted_together(overview: Overview) -> None:
     assert overview.pairs == (("first", "second"),)
     plain = {key: change.p_value for key, change in overview.differences.items()}
-    assert len(plain) == 5
+    assert len(plain) == 6
     assert {key: change.p_adjusted for key, change in overview.differences.items()} == holm_by_key(plain)
 
 
@@ -170,9 +207,9 @@ def test_the_difference_in_mce_is_that_of_the_reports_own(overview: Overview) ->
 def test_samples_of_other_classes_are_refused() -> None:
     one = ClassCounts(np.ones(2), np.ones(2))
     with pytest.raises(ValueError, match=r"images of both sets in the same classes, got 2 images in 2 classes and 3 "):
-        drop_samples(one, ClassCounts(np.ones(3), np.ones(3)), 10)
+        shift_samples(one, ClassCounts(np.ones(3), np.ones(3)), 10)
     with pytest.raises(ValueError, match="got 2 images in 2 classes and 0 in 2"):
-        drop_samples(one, ClassCounts(np.zeros(2), np.zeros(2)), 10)
+        shift_samples(one, ClassCounts(np.zeros(2), np.zeros(2)), 10)
 
 
 def test_the_tables(overview: Overview) -> None:
@@ -184,7 +221,7 @@ def test_the_tables(overview: Overview) -> None:
     ]
     assert table.columns[1].note == "partial (5/75)"
     assert "best" in table.rows[1].cells[1].marks
-    assert table.rows[0].cells[5].value is None
+    assert table.rows[0].cells[6].value is None
     assert [row.label for row in differences.rows][1] == "ImageNet-C mCE ↓"
     assert [group.title for group in differences.groups] == ["second minus first"]
     assert any(line.startswith("ImageNet-R: imagenet-r, 60 images (all)") for line in table.footer)

@@ -15,12 +15,21 @@ from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.sets import set_name
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import holm_by_key
+from dtn_det.metrics.shifts import FITS, AccuracyShift, Array
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Direction, Report, ReportModel
 from dtn_det.reports.numbers import Number, Numbers, PairedDifference
-from dtn_det.reports.overview.contents import Key, Overview, OverviewColumn
-from dtn_det.reports.overview.drops import drop_difference, drop_number, drops_of
+from dtn_det.reports.overview.contents import EFFECTIVE, Key, Overview, OverviewColumn
 from dtn_det.reports.overview.grouping import SetSources
+from dtn_det.reports.overview.shifts import (
+    CleanModels,
+    ModelShift,
+    clean_models,
+    shift_difference,
+    shift_number,
+    shifts_of,
+    twins_of,
+)
 from dtn_det.reports.sources import find_pairs, parse_pairs
 from dtn_det.robustness.store import ModelStore
 
@@ -63,6 +72,7 @@ def collect_overview(
     pairs = find_pairs(names, baseline) if options.pairs is None else parse_pairs(options.pairs, names)
     reports: dict[str, Report] = {}
     found: list[_Found] = []
+    clean = clean_models([one.sources for one in sets])
     remarks: list[str] = []
     for one in sets:
         on_set(one.title)
@@ -81,7 +91,7 @@ def collect_overview(
             name for name, other in reports.items() if (other.provenance.data, other.provenance.data_hash) == images
         ]
         before = [part for part in found if part.column.name in same]
-        found += [part for part in _of_set(one, report, own) if not _shown(part, before)]
+        found += [part for part in _of_set(one, report, own, clean) if not _shown(part, before)]
     changes = {(*pair, one.column.key): change for one in found for pair, change in one.changes.items()}
     return Overview(
         models=tuple(_model(name, reports) for name in names),
@@ -112,8 +122,12 @@ def _check_weights(sets: Sequence[SetSources]) -> None:
                 )
 
 
-def _of_set(one: SetSources, report: Report, options: ReportOptions) -> Iterator[_Found]:
-    """Yield the numbers that stand for a set: of clean images top-1 and perhaps the drop, else one over corruptions."""
+def _of_set(one: SetSources, report: Report, options: ReportOptions, clean: CleanModels) -> Iterator[_Found]:
+    """Yield the numbers that stand for a set.
+
+    They are top-1 on clean images, the mean over corruptions, and, for natural shifts, the drop and the effective
+    robustness.
+    """
     numbers = Numbers.of(report, report.sections[0])
     which = numbers.sets[0]
     corrupted = numbers.has("mean error", which)
@@ -128,22 +142,43 @@ def _of_set(one: SetSources, report: Report, options: ReportOptions) -> Iterator
         column = _column(one, name, "", "down") if relative else _column(one, "mean error", "%", "down")
         yield _read(column, numbers, which, "mCE" if relative else "mean error")
         return
-    drops = drops_of(one.sources, options)
-    if drops:
-        changes = {
-            (first, second): drop_difference(drops[first], drops[second], options.level)
-            for first, second in report.sections[0].pairs
-            if first in drops and second in drops
-        }
-        yield _Found(
-            _column(one, "drop", "points", "down"),
-            {name: drop_number(drop, options.level) for name, drop in drops.items()},
-            {
-                name: "partial (clean images)" if drop.partial else _partial(report.model(name))
-                for name, drop in drops.items()
-            },
-            {pair: change for pair, change in changes.items() if change is not None},
-        )
+    twins, fit = twins_of(one.sources), FITS.get(one.known)
+    if twins:
+        drops = shifts_of(one.sources, twins, options)
+        if drops:
+            yield _of_shifts(_column(one, "drop", "points", "down"), drops, lambda own: own.drop, report, options)
+    if fit is not None:
+        shifts = shifts_of(one.sources, twins if fit.twin else clean, options)
+        if shifts:
+            column = _column(one, EFFECTIVE, "points", "up")
+            found = _of_shifts(column, shifts, lambda own: own.effective_robustness(fit), report, options)
+            beyond = [name for name, own in shifts.items() if not fit.covers(float(own.accuracies.clean[0]))]
+            yield found._replace(notes={**found.notes, **dict.fromkeys(beyond, "beyond the fit")})
+
+
+def _of_shifts(
+    column: OverviewColumn,
+    shifts: Mapping[str, ModelShift],
+    measure: Callable[[AccuracyShift], Array],
+    report: Report,
+    options: ReportOptions,
+) -> _Found:
+    """Return a number of the accuracies on clean images and on the set, and its differences on the same images."""
+    values = {name: measure(own.accuracies) for name, own in shifts.items()}
+    changes = {
+        (first, second): shift_difference(values[first], values[second], options.level)
+        for first, second in report.sections[0].pairs
+        if first in values and second in values and shifts[first].images == shifts[second].images
+    }
+    return _Found(
+        column,
+        {name: shift_number(own, options.level) for name, own in values.items()},
+        {
+            name: "partial (clean images)" if own.partial else _partial(report.model(name))
+            for name, own in shifts.items()
+        },
+        {pair: change for pair, change in changes.items() if change is not None},
+    )
 
 
 def _is_imagenet(report: Report) -> bool:

@@ -12,6 +12,10 @@ Key = str
 """The name of a number: that of its set and that of its measure, such as ``imagenet-c/mce``."""
 
 
+EFFECTIVE = "effective robustness"
+"""The accuracy on a set beyond that of models of the same clean accuracy: see :mod:`dtn_det.metrics.shifts`."""
+
+
 @dataclass(frozen=True)
 class OverviewColumn:
     """A number that each model may have on a set.
@@ -20,7 +24,8 @@ class OverviewColumn:
         key: Name of the number in files, such as ``imagenet-r/top-1``.
         name: Name of the set in files.
         title: Name of the set for readers, such as ``ImageNet-R``.
-        measure: Name of the measure as papers write it: ``top-1``, ``mCE``, ``mCE_3d``, ``mean error`` or ``drop``.
+        measure: Name of the measure as papers write it: ``top-1``, ``mCE``, ``mCE_3d``, ``mean error``, ``drop`` or
+            :data:`EFFECTIVE`.
         known: Name of the number by which others publish it; empty if the set is not known.
         unit: Unit of the number; empty for mCE.
         direction: Which numbers are better.
@@ -42,8 +47,8 @@ class Overview:
     Attributes:
         models: The models in the order of the table.
         columns: The numbers in the order of the table.
-        numbers: Each number by model and key, with its interval. Top-1 is an accuracy in percent, and the drop is in
-            percentage points.
+        numbers: Each number by model and key, with its interval. Top-1 is an accuracy in percent, and the drop and the
+            effective robustness are in percentage points.
         differences: Each difference, second minus first, by the two models and the key, with its paired interval. The
             p-values of a pair are adjusted together, over all columns, by Holm's method.
         pairs: The first and the second model of each pair that was compared.
