@@ -10,7 +10,8 @@ from dtn_det._optional import require
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.demo.plan import LABELS, Layout
 from dtn_det.demo.shapes import CLASSES
-from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
+from dtn_det.robustness.detection.evaluation import read_cells
+from dtn_det.robustness.detection.second_opinion import coco_results
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import Store
 from dtn_det.system.files import write_bytes
@@ -61,9 +62,8 @@ def draw_picture(layout: Layout) -> None:
 def _clean_boxes(layout: Layout, model: str) -> list[dict[str, Any]]:
     """Return the detections on the clean images in COCO's result format."""
     store = Store.open(layout.store(model))
-    scorer = CocoScorer(CocoTruth.of(store))
     (found,) = read_cells(store.model(LABELS[model]), [store.manifest.cells.index(CLEAN)])
-    return scorer.results(found, "bbox")
+    return coco_results(CocoTruth.of(store), found, "bbox")
 
 
 def _group(boxes: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

@@ -104,6 +104,11 @@ _CV2 = """
 import cv2, numpy
 assert cv2.resize(numpy.ones((4, 4, 3), numpy.uint8), (2, 2)).shape == (2, 2, 3)
 """
+_HOTCOCO = """
+import hotcoco, numpy
+boxes = numpy.array([[0.0, 0.0, 4.0, 4.0]])
+assert hotcoco.primitives.bbox_iou(boxes, boxes, numpy.array([False]))[0, 0] == 1, "computes IoUs wrongly"
+"""
 _NUMBA = """
 import numba
 double = numba.njit(lambda value: 2 * value)
@@ -130,6 +135,7 @@ PROBES: Final = (
     Probe("mmcv operators", "mmcv", ("onedl-mmcv", "mmcv", "mmcv-lite"), "det", _MMCV),
     Probe("mmdet", "mmdet", ("onedl-mmdetection", "mmdet"), "det", _MMDET),
     Probe("opencv", "cv2", ("opencv-python-headless", "opencv-python"), "det", _CV2),
+    Probe("hotcoco", "hotcoco", ("hotcoco",), "det", _HOTCOCO),
     _imported("faster_coco_eval", "faster-coco-eval", "det"),
     _imported("safetensors", "safetensors", "det"),
     _imported("rich", "rich", "cli"),

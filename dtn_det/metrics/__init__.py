@@ -18,7 +18,8 @@ from dtn_det.metrics.classification import (
     relative_corruption_error,
     relative_mean_corruption_error,
 )
-from dtn_det.metrics.coco_matches import CocoMatches, matches_from_evaluator
+from dtn_det.metrics.coco_evaluators import matches_from_evaluator
+from dtn_det.metrics.coco_matches import CocoMatches
 from dtn_det.metrics.detection import (
     METRICS,
     mean_performance_under_corruption,

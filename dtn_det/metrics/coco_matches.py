@@ -1,25 +1,71 @@
 """Matches of detections and ground truth, from which the AP of any resample of the images can be computed.
 
-The matching follows COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and uses the IoUs of
-pycocotools or faster-coco-eval. So the AP of all images equals the AP that these libraries compute.
+The matching follows COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and is given the
+IoUs. So the AP of all images equals the AP of pycocotools, hotcoco and faster-coco-eval.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled_exactly
 
 UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
 """The outcome of a detection. It matches no ground truth, a ground truth that counts, or a ground truth that COCO
 ignores (a crowd, or an object outside the area range)."""
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """The settings of an evaluation: in the shapes, A is the number of area ranges.
+
+    Attributes:
+        areas: Labels of the area ranges.
+        ranges: Smallest and largest area of each range in square pixels, both included, (A, 2).
+        iou_thresholds: The IoU thresholds, (T,).
+        recall_thresholds: The recalls at which the precision is read, (R,).
+        most: Largest number of detections of a category in an image that count.
+    """
+
+    areas: tuple[str, ...]
+    ranges: NDArray[np.float64]
+    iou_thresholds: NDArray[np.float64]
+    recall_thresholds: NDArray[np.float64]
+    most: int
+
+
+COCO_SETTINGS = MatchSettings(
+    ("all", "small", "medium", "large"),
+    np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]]),
+    np.linspace(0.5, 0.95, 10, dtype=np.float64),
+    np.linspace(0, 1, 101, dtype=np.float64),
+    100,
+)
+"""The settings of COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `Params.setDetParams`)."""
+
+
+@dataclass(frozen=True)
+class InPairs:
+    """Objects or detections, sorted by category and then by image. A pair is a category and an image.
+
+    Attributes:
+        category: Index of the category of each, (N,).
+        image: Index of the image of each, (N,).
+        area: Area of each in square pixels, (N,).
+    """
+
+    category: NDArray[np.int64]
+    image: NDArray[np.int64]
+    area: NDArray[np.float64]
+
+    def keys(self, num_images: int) -> NDArray[np.int64]:
+        """Return a number for the pair of each element, in rising order."""
+        return self.category * num_images + self.image
 
 
 @dataclass(frozen=True)
@@ -64,170 +110,111 @@ class CocoMatches:
     ground_truths: NDArray[np.int32]
 
 
-def matches_from_evaluator(evaluator: Any) -> CocoMatches:
-    """Extract the matches of an evaluation of boxes or masks.
+Overlap = Callable[[slice, slice], NDArray[np.float64]]
+"""Returns the IoUs (detections, objects) of some detections and some objects of one pair."""
+
+
+def match_pairs(
+    images: Sequence[int],
+    num_categories: int,
+    truths: InPairs,
+    crowd: NDArray[np.bool_],
+    found: InPairs,
+    scores: NDArray[np.float64],
+    overlap: Overlap,
+    settings: MatchSettings = COCO_SETTINGS,
+) -> CocoMatches:
+    """Match detections with the objects of the same category and image.
 
     Args:
-        evaluator: `COCOeval` of pycocotools or of faster-coco-eval, after `evaluate()`.
-
-    Raises:
-        InputError: The evaluation was not run, is of keypoints, merges the categories, or is in LVIS style.
+        images: Ids of the images.
+        crowd: Whether each object is a crowd, (objects,).
+        found: The detections. Those of a pair are sorted by falling score and are at most ``settings.most``.
+        scores: Score of each detection, (detections,).
+        overlap: Called once for each pair that has both, with slices of `found` and `truths`.
     """
-    _check(evaluator)
-    settings = evaluator.params
-    images, categories = [int(one) for one in settings.imgIds], [int(one) for one in settings.catIds]
-    truths = _by_pair(evaluator.cocoGt, images, categories)
-    found = _by_pair(evaluator.cocoDt, images, categories)
-    most = int(settings.maxDets[-1])
-
-    # The pairs of category and image, sorted by category first.
-    pairs = sorted({*truths, *found})
-    scores, areas, truth_areas, crowds, ious = [], [], [], [], []
-    sizes = np.zeros((len(pairs), 2), dtype=np.int64)
-    for index, pair in enumerate(pairs):
-        category, image = pair
-        annotations = truths.get(pair, [])
-        # The sort is stable, as in COCO's code: detections with equal scores keep their order.
-        detections = sorted(found.get(pair, ()), key=_falling_score)[:most]
-        sizes[index] = len(detections), len(annotations)
-        scores += [one["score"] for one in detections]
-        areas += [one["area"] for one in detections]
-        truth_areas += [one["area"] for one in annotations]
-        crowds += [bool(one.get("iscrowd", 0)) for one in annotations]
-        if detections and annotations:
-            table = np.asarray(evaluator.ious[images[image], categories[category]], dtype=np.float64)
-            ious.append(table.reshape(len(detections), len(annotations)).ravel())
-    ranges = np.asarray(settings.areaRng, dtype=np.float64)
-    thresholds = np.asarray(settings.iouThrs, dtype=np.float64)
-    truth_area, crowd = np.array(truth_areas, dtype=np.float64), np.array(crowds, dtype=np.bool_)
+    pairs, truth_starts = np.unique(truths.keys(len(images)), return_index=True)
+    truth_ends = np.append(truth_starts, len(crowd))[1:]
+    keys = found.keys(len(images))
+    starts, ends = np.searchsorted(keys, pairs, "left"), np.searchsorted(keys, pairs, "right")
+    both = np.flatnonzero(ends > starts)
+    bounds = np.stack([starts, ends, truth_starts, truth_ends], axis=1)[both]
+    sizes = np.stack([bounds[:, 1] - bounds[:, 0], bounds[:, 3] - bounds[:, 2]], axis=1).astype(np.int64)
+    ious = np.empty(int(sizes.prod(axis=1).sum()))
+    place = 0
+    for start, end, truth_start, truth_end in bounds.tolist():
+        last = place + (end - start) * (truth_end - truth_start)
+        ious[place:last] = overlap(slice(start, end), slice(truth_start, truth_end)).ravel()
+        place = last
+    matched = _ranges(bounds[:, 0], sizes[:, 0])
+    objects = _ranges(bounds[:, 2], sizes[:, 1])
     outcome = _match(
         sizes,
-        np.concatenate(ious) if ious else np.empty(0),
-        truth_area,
-        crowd,
-        np.ascontiguousarray(ranges),
-        thresholds,
-        len(scores),
-    )
-    return _assembled(
-        settings,
-        np.array(pairs, dtype=np.int64).reshape(-1, 2),
-        sizes,
-        np.array(scores, dtype=np.float64),
-        inside=_within(np.array(areas, dtype=np.float64), ranges),
-        counts=_within(truth_area, ranges) & ~crowd,
-        outcome=outcome,
+        ious,
+        truths.area[objects],
+        crowd[objects],
+        settings.ranges,
+        settings.iou_thresholds,
+        len(matched),
     )
 
+    # The sort is stable, like COCO's: detections with equal scores stay in the order of their images.
+    order = np.lexsort((-scores, found.category))
+    category_starts = np.searchsorted(found.category, np.arange(num_categories + 1)).astype(np.int64)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    by_rank = np.argsort(rank[matched])
+    outcome, ranks = outcome[:, :, by_rank], rank[matched[by_rank]]
+    positions, match_counts, lengths = [], [], []
+    for category, (first, last) in enumerate(itertools.pairwise(np.searchsorted(ranks, category_starts).tolist())):
+        area_index, threshold_index, index = np.nonzero(outcome[:, :, first:last])
+        positions.append(ranks[first + index] - category_starts[category])
+        match_counts.append(outcome[area_index, threshold_index, first + index] == TRUE_POSITIVE)
+        slots = area_index * outcome.shape[1] + threshold_index
+        lengths.append(np.bincount(slots, minlength=outcome.shape[0] * outcome.shape[1]))
+    counting = _within(truths.area, settings.ranges) & ~crowd
+    totals = np.concatenate([np.zeros((len(counting), 1), np.int64), np.cumsum(counting, axis=1)], axis=1)
+    return CocoMatches(
+        images=tuple(images),
+        areas=settings.areas,
+        iou_thresholds=settings.iou_thresholds,
+        recall_thresholds=settings.recall_thresholds,
+        starts=category_starts,
+        image=found.image[order].astype(np.int32),
+        inside=_within(found.area[order], settings.ranges),
+        match_starts=np.concatenate([[0], np.cumsum(np.concatenate([*lengths, []]))]).astype(np.int64),
+        match_position=np.concatenate([*positions, []]).astype(np.int32),
+        match_counts=np.concatenate([*match_counts, []]).astype(np.bool_),
+        ground_truth_starts=np.searchsorted(pairs, np.arange(num_categories + 1) * len(images)).astype(np.int64),
+        ground_truth_image=(pairs % len(images)).astype(np.int32) if len(images) else np.empty(0, np.int32),
+        ground_truths=(totals[:, truth_ends] - totals[:, truth_starts]).astype(np.int32),
+    )
 
-def _falling_score(detection: Mapping[str, Any]) -> float:
-    return -float(detection["score"])
 
-
-def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> CocoMatches:
-    """Join the matches of different categories into one object, with the categories in the order of the parts.
+def best_of_pairs(scores: NDArray[np.float64], keys: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return the order in which detections are by pair and then by falling score, with the best of each pair alone.
 
     Args:
-        parts: At least one part, all with the same area ranges and thresholds.
-        images: Ids of all images. The images of each part must appear here in the same order.
+        keys: Number of the pair of each detection, (detections,). Detections with equal scores keep their order.
+        most: Largest number of detections of a pair.
     """
-    place = {image: number for number, image in enumerate(images)}
-    moved = [np.array([place[image] for image in part.images], np.int32) for part in parts]
-    return replace(
-        parts[0],
-        images=tuple(images),
-        starts=_joined_starts([part.starts for part in parts]),
-        image=np.concatenate([to[part.image] for part, to in zip(parts, moved, strict=True)]),
-        inside=np.ascontiguousarray(np.concatenate([part.inside for part in parts], axis=1)),
-        match_starts=_joined_starts([part.match_starts for part in parts]),
-        match_position=np.concatenate([part.match_position for part in parts]),
-        match_counts=np.concatenate([part.match_counts for part in parts]),
-        ground_truth_starts=_joined_starts([part.ground_truth_starts for part in parts]),
-        ground_truth_image=np.concatenate([to[part.ground_truth_image] for part, to in zip(parts, moved, strict=True)]),
-        ground_truths=np.concatenate([part.ground_truths for part in parts], axis=1),
-    )
+    order = np.lexsort((-scores, keys))
+    ordered = keys[order]
+    first = np.searchsorted(ordered, ordered, "left")
+    return order[np.arange(len(order)) - first < most]
 
 
-def _joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Join the start indices of several parts, each offset by the number of elements in the parts before it."""
-    ends = np.cumsum([0, *(part[-1] for part in parts)])
-    return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=False))]).astype(np.int64)
-
-
-def _check(evaluator: Any) -> None:
-    if not getattr(evaluator, "ious", None):
-        raise InputError("expected an evaluator whose evaluate() was called, got one without IoUs: call it first")
-    kind, lvis = evaluator.params.iouType, getattr(evaluator, "lvis_style", False)
-    if kind not in ("bbox", "segm") or lvis or not evaluator.params.useCats:
-        raise InputError(
-            f"expected a COCO evaluation of boxes or masks by category, got iouType={kind!r}, "
-            f"lvis_style={bool(lvis)}, useCats={int(evaluator.params.useCats)}: set these"
-        )
-
-
-def _by_pair(
-    coco: Any, images: Sequence[int], categories: Sequence[int]
-) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Group annotations by (category index, image index), each group in the order of COCO's code."""
-    index = {category: place for place, category in enumerate(categories)}
-    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for place, image in enumerate(images):
-        for annotation in coco.imgToAnns.get(image, ()):
-            if annotation["category_id"] in index:
-                found.setdefault((index[annotation["category_id"]], place), []).append(annotation)
-    return found
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of all ranges one after the other; a range is given by its start and its length."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether each area is in each range, including both ends, as an array (ranges, areas)."""
-    inside: NDArray[np.bool_] = (areas >= ranges[:, :1]) & (areas <= ranges[:, 1:])
+    """Return whether each area is in each range, as an array (ranges, areas); NaN is in all ranges, as for COCO."""
+    inside: NDArray[np.bool_] = ~((areas < ranges[:, :1]) | (areas > ranges[:, 1:]))
     return inside
-
-
-def _assembled(
-    settings: Any,
-    pairs: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    *,
-    inside: NDArray[np.bool_],
-    counts: NDArray[np.bool_],
-    outcome: NDArray[np.uint8],
-) -> CocoMatches:
-    num_categories = len(settings.catIds)
-    category = np.repeat(pairs[:, 0], sizes[:, 0])
-    image = np.repeat(pairs[:, 1], sizes[:, 0])
-    # The sort is stable, like COCO's: detections with equal scores stay in the order of their images.
-    order = np.lexsort((-scores, category))
-    starts = np.searchsorted(category[order], np.arange(num_categories + 1))
-    outcome = outcome[:, :, order]
-
-    parts, match_counts, lengths = [], [], []
-    for first, last in itertools.pairwise(starts):
-        area_index, threshold_index, position = np.nonzero(outcome[:, :, first:last])
-        parts.append(position)
-        match_counts.append(outcome[area_index, threshold_index, first + position] == TRUE_POSITIVE)
-        slots = area_index * outcome.shape[1] + threshold_index
-        lengths.append(np.bincount(slots, minlength=outcome.shape[0] * outcome.shape[1]))
-    with_truth = sizes[:, 1] > 0
-    truth_ends = np.cumsum(sizes[:, 1])
-    totals = np.concatenate([np.zeros((len(counts), 1), dtype=np.int64), np.cumsum(counts, axis=1)], axis=1)
-    per_pair = totals[:, truth_ends] - totals[:, truth_ends - sizes[:, 1]]
-    return CocoMatches(
-        images=tuple(map(int, settings.imgIds)),
-        areas=tuple(settings.areaRngLbl),
-        iou_thresholds=np.asarray(settings.iouThrs, dtype=np.float64),
-        recall_thresholds=np.asarray(settings.recThrs, dtype=np.float64),
-        starts=starts.astype(np.int64),
-        image=image[order].astype(np.int32),
-        inside=np.ascontiguousarray(inside[:, order]),
-        match_starts=np.concatenate([[0], np.cumsum(np.concatenate([*lengths, []]))]).astype(np.int64),
-        match_position=np.concatenate([*parts, []]).astype(np.int32),
-        match_counts=np.concatenate([*match_counts, []]).astype(np.bool_),
-        ground_truth_starts=np.searchsorted(pairs[with_truth, 0], np.arange(num_categories + 1)).astype(np.int64),
-        ground_truth_image=pairs[with_truth, 1].astype(np.int32),
-        ground_truths=per_pair[:, with_truth].astype(np.int32),
-    )
 
 
 @compiled_exactly

@@ -17,8 +17,11 @@ from multiprocessing.connection import wait
 from types import FrameType
 
 _ENVIRONMENT = {
-    # One thread each is enough, because users start about as many workers as there are cores.
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    # One thread each is enough, because users start about as many workers as there are cores. hotcoco reads
+    # RAYON_NUM_THREADS alone.
+    **dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+    )
 }
 
 

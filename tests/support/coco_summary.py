@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
-from faster_coco_eval import COCOeval_faster
+from faster_coco_eval import COCO, COCOeval_faster
 
-from dtn_det.robustness.detection.evaluation import KINDS, CocoScorer, bad_images, read_cells
+from dtn_det.robustness.detection.evaluation import KINDS, bad_images, read_cells
+from dtn_det.robustness.detection.second_opinion import coco_content, coco_results
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import ModelStore
 
@@ -19,21 +20,22 @@ def summaries(model: ModelStore) -> dict[str, pd.DataFrame]:
     By kind: boxes, and masks where the model gives them. Images that could not be read are left out.
     """
     manifest = model.store.manifest
-    scorer = CocoScorer(CocoTruth.of(model.store), bad_images(model))
+    truth, bad = CocoTruth.of(model.store), bad_images(model)
+    coco = COCO(coco_content(truth))
+    ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
     rows: dict[str, list[tuple[object, ...]]] = {kind: [] for kind in KINDS}
     for found in read_cells(model, range(len(manifest.cells))):
         for kind in KINDS if found.masks is not None else KINDS[:1]:
-            values = summary(scorer, scorer.results(found, kind), kind)
-            rows[kind].append((*manifest.cells[found.cell], len(scorer.ids), *values))
+            values = summary(coco, ids, coco_results(truth, found, kind), kind)
+            rows[kind].append((*manifest.cells[found.cell], len(ids), *values))
     columns = ["corruption", "severity", "num_images", *COCO_METRICS]
     return {kind: pd.DataFrame(table, columns=columns) for kind, table in rows.items() if table}
 
 
-def summary(scorer: CocoScorer, results: list[dict[str, object]], kind: str) -> list[float]:
+def summary(coco: COCO, ids: list[int], results: list[dict[str, object]], kind: str) -> list[float]:
     """The numbers of detections in COCO's result format, by faster-coco-eval's matching, curves and summary."""
-    found = scorer.coco.loadRes(results) if results else scorer._nothing()
-    evaluator = COCOeval_faster(scorer.coco, found, kind, print_function=lambda *text: None)
-    evaluator.params.imgIds = scorer.ids
+    evaluator = COCOeval_faster(coco, coco.loadRes(results), kind, print_function=lambda *text: None)
+    evaluator.params.imgIds = ids
     evaluator.evaluate()
     evaluator.accumulate()
     evaluator.summarize()

@@ -103,10 +103,9 @@ def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matche
 
 def _overlaps(boxes: NDArray[Any], objects: Objects) -> NDArray[Any]:
     """Return COCO's IoU of each detection and object; for a crowd, the fraction of the detection's area inside it."""
-    iou = require("faster_coco_eval.core.mask", "det").iou
-    if not (len(boxes) and len(objects.boxes)):
-        return np.zeros((len(boxes), len(objects.boxes)))
-    return np.asarray(iou(_with_sizes(boxes), _with_sizes(objects.boxes), objects.crowd.astype(np.uint8).tolist()))
+    iou = require("hotcoco", "det").primitives.bbox_iou
+    found: NDArray[Any] = iou(_with_sizes(boxes), _with_sizes(objects.boxes), objects.crowd)
+    return found
 
 
 def _with_sizes(boxes: NDArray[Any]) -> NDArray[np.float64]:

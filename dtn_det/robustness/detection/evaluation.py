@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
-from dtn_det.errors import AnnotationError, StoreError
-from dtn_det.metrics.coco_matches import CocoMatches, join_categories, matches_from_evaluator
+from dtn_det.errors import AnnotationError, InputError, StoreError
+from dtn_det.metrics.coco_matches import CocoMatches
+from dtn_det.metrics.coco_objects import CocoObjects, run_lengths
 from dtn_det.robustness.detection.records import schema
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import ModelStore
@@ -32,9 +34,6 @@ KINDS = ("bbox", "segm")
 # Largest size on disk, in bytes, of the records of cells that are read together. As Python objects, records take about
 # twenty times as much memory.
 _GROUP_BYTES = 8e6
-# Upper bound for a group of categories: the number of categories times the number of their objects and detections.
-# COCO's evaluation keeps an entry for each image and category, so larger groups take more memory and hardly less time.
-_GROUP_PAIRS = 40_000
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -62,14 +61,6 @@ class CellDetections:
     masks: NDArray[np.object_] | None
     mask_scores: NDArray[np.float32]
 
-    def of_labels(self, labels: Sequence[int]) -> CellDetections:
-        """Return the detections with the given labels."""
-        rows = np.isin(self.labels, labels)
-        arrays: dict[str, Any] = {
-            name: values[rows] for name, values in vars(self).items() if isinstance(values, np.ndarray)
-        }
-        return replace(self, **arrays)
-
 
 def bad_images(model: ModelStore) -> dict[int, str]:
     """Return the reason why each bad image could not be evaluated, by the number of the image."""
@@ -83,101 +74,60 @@ def bad_images(model: ModelStore) -> dict[int, str]:
 
 
 class CocoScorer:
-    """COCO's evaluation of the cells of one data set, which needs little memory besides the detections and objects.
+    """COCO's evaluation of the cells of one data set. The arrays of the objects are built once for all cells.
 
     Args:
         bad: Numbers of images to leave out.
     """
 
-    def __init__(self, truth: CocoTruth, bad: Sequence[int] | dict[int, str] = ()) -> None:
+    def __init__(self, truth: CocoTruth, bad: Collection[int] = ()) -> None:
         self.truth = truth
-        self.coco = truth.coco()
-        self.ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
-        self.categories = [number for number, _ in truth.categories]
-        objects: dict[int, list[int]] = {number: [] for number in self.categories}
-        for annotation in self.coco.anns.values():
-            objects[annotation["category_id"]].append(annotation["image_id"])
-        self._images_of = [np.array(objects[number], np.int64) for number in self.categories]
+        self.bad = frozenset(bad)
+        self._objects = truth.objects(self.bad)
+        ids = np.array([image.id for image in truth.images], np.int64)
+        # The index of each image among the sorted images of the evaluation, -1 for bad images.
+        self._places = np.searchsorted(np.array(self._objects.images, np.int64), ids)
+        self._places[list(self.bad)] = -1
+        # The index of each label's category among the sorted categories.
+        self._ranks = np.argsort(np.argsort([number for number, _ in truth.categories]))
+
+    @cached_property
+    def _with_masks(self) -> CocoObjects:
+        return self.truth.objects(self.bad, masks=True)
 
     def matches(self, found: CellDetections, kind: str) -> CocoMatches:
-        """Match the detections of one cell with the objects, a few categories at a time to save memory."""
-        parts = [self._matches_of(found, kind, labels) for labels in self._label_groups(found)]
-        return join_categories(parts, sorted(self.ids))
+        """Match the detections of one cell with the objects.
 
-    def _matches_of(self, found: CellDetections, kind: str, labels: Sequence[int]) -> CocoMatches:
-        part = found.of_labels(labels)
-        ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
-        # Images with neither objects nor detections of these categories do not change the matches.
-        ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
-        categories = [self.categories[label] for label in labels]
-        return matches_from_evaluator(self.evaluator(part, kind, ids.tolist() or self.ids[:1], categories))
-
-    def _label_groups(self, found: CellDetections) -> list[list[int]]:
-        """Split the labels into groups, in the order of their categories' ids, as COCO's evaluation sorts them."""
-        detections = np.bincount(found.labels, minlength=len(self.categories))
-        groups: list[list[int]] = [[]]
-        inside = 0
-        for label in np.argsort(self.categories).tolist():
-            inside += len(self._images_of[label]) + int(detections[label])
-            if groups[-1] and (len(groups[-1]) + 1) * inside > _GROUP_PAIRS:
-                groups.append([])
-                inside = len(self._images_of[label]) + int(detections[label])
-            groups[-1].append(label)
-        return groups
-
-    def evaluator(
-        self,
-        found: CellDetections,
-        kind: str,
-        images: Sequence[int] | None = None,
-        categories: Sequence[int] | None = None,
-    ) -> Any:
-        """Run `evaluate()` of faster-coco-eval on one cell with COCO's settings, and return the evaluator.
-
-        Args:
-            images: Ids of the images to evaluate; None for all.
-            categories: Ids of the categories to evaluate; None for all.
+        Raises:
+            InputError: A score is NaN, or masks are evaluated and an object or the model has none.
+            StoreError: A detection has a label or image that is not in the data set.
         """
-        results = self.results(found, kind)
-        detections = self.coco.loadRes(results) if results else self._nothing()
-        evaluator = require("faster_coco_eval", "det").COCOeval_faster(
-            self.coco, detections, kind, print_function=_say_nothing, separate_eval=True
-        )
-        evaluator.params.imgIds = self.ids if images is None else images
-        evaluator.params.catIds = self.categories if categories is None else categories
-        evaluator.evaluate()
-        return evaluator
-
-    def _nothing(self) -> Any:
-        """Make the `COCO` object of a cell without detections: `loadRes` fails for this before faster-coco-eval 1.8."""
-        empty = require("faster_coco_eval", "det").COCO()
-        empty.dataset = {**self.coco.dataset, "annotations": []}
-        empty.createIndex()
-        return empty
-
-    def results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
-        """Return the detections of one cell in COCO's result format."""
-        images = [self.truth.images[number] for number in found.image.tolist()]
-        labels = [self.categories[label] for label in found.labels.tolist()]
-        if kind == "segm":
-            assert found.masks is not None
-            return [
-                {
-                    "image_id": image.id,
-                    "category_id": category,
-                    "score": score,
-                    "segmentation": {"size": [image.height, image.width], "counts": counts},
-                }
-                for image, category, score, counts in zip(
-                    images, labels, found.mask_scores.tolist(), found.masks, strict=True
+        for what, values, count in (
+            ("image", found.image, len(self._places)),
+            ("label", found.labels, len(self._ranks)),
+        ):
+            if len(values) and not 0 <= values.min() <= values.max() < count:
+                raise StoreError(
+                    f"expected each {what} of the detections from 0 to {count - 1}, got {values.min()} to "
+                    f"{values.max()}: the store is damaged; delete the model's folder and evaluate it again"
                 )
+        image = self._places[found.image]
+        rows = np.flatnonzero(image >= 0)
+        image, labels = image[rows], found.labels[rows]
+        category = self._ranks[labels]
+        if kind == "segm":
+            if found.masks is None:
+                raise InputError("expected masks of the detections to evaluate masks, got boxes alone: evaluate boxes")
+            sizes = [[one.height, one.width] for one in self.truth.images]
+            numbers = found.image[rows].tolist()
+            masks = [
+                {"size": sizes[number], "counts": counts}
+                for number, counts in zip(numbers, found.masks[rows].tolist(), strict=True)
             ]
-        return [
-            {"image_id": image.id, "category_id": category, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            for image, category, score, (x1, y1, x2, y2) in zip(
-                images, labels, found.scores.tolist(), found.boxes.tolist(), strict=True
-            )
-        ]
+            return self._with_masks.match_masks(category, image, masks, found.mask_scores[rows].astype(np.float64))
+        boxes = found.boxes[rows].astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        return self._objects.match(category, image, boxes, found.scores[rows].astype(np.float64))
 
 
 def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetections]:
@@ -266,10 +216,6 @@ def in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _say_nothing(*args: object) -> None:
-    """Do nothing; replaces the function with which faster-coco-eval prints its progress."""
-
-
 _TRIED = 200
 """The evaluation is tried on at least this many images, or on all if there are fewer. Trying all images would take
 long, and every annotation was checked when it was read."""
@@ -326,37 +272,31 @@ def _single(truth: CocoTruth, annotation: dict[str, Any]) -> CocoTruth:
 def _failure(truth: CocoTruth, kind: str) -> str | None:
     """Evaluate the objects of a ground truth as detections; return the error as text, or None if there is no error."""
     try:
-        scorer = CocoScorer(truth)
-        scorer.matches(_found(truth, scorer.coco, kind), kind)
-    except Exception as error:  # errors of the libraries' C++ code have many types
+        CocoScorer(truth).matches(_found(truth, kind), kind)
+    except Exception as error:  # errors of compiled code have many types
         return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return None
 
 
-def _found(truth: CocoTruth, coco: Any, kind: str) -> CellDetections:
+def _found(truth: CocoTruth, kind: str) -> CellDetections:
     """Return the objects of a ground truth as detections with score 1."""
-    places = {image.id: number for number, image in enumerate(truth.images)}
     labels = {number: label for label, (number, _) in enumerate(truth.categories)}
-    rows = [row for image in truth.images for row in coco.imgToAnns.get(image.id, ())]
-    boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
+    rows = [(number, row) for number, image in enumerate(truth.images) for row in json.loads(image.annotations)]
+    boxes = np.array([row["bbox"] for _, row in rows], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     scores = np.ones(len(rows), np.float32)
+    masks = []
+    if kind == "segm":
+        for number, row in rows:
+            image = truth.images[number]
+            counts = run_lengths(row["segmentation"], image.height, image.width)["counts"]
+            masks.append(counts if isinstance(counts, bytes) else counts.encode())
     return CellDetections(
         0,
-        np.array([places[row["image_id"]] for row in rows], np.int32),
+        np.array([number for number, _ in rows], np.int32),
         boxes,
         scores,
-        np.array([labels[row["category_id"]] for row in rows], np.int32),
-        _masks(rows, coco) if kind == "segm" else None,
+        np.array([labels[row["category_id"]] for _, row in rows], np.int32),
+        np.array(masks, object) if kind == "segm" else None,
         scores,
     )
-
-
-def _masks(rows: Sequence[dict[str, Any]], coco: Any) -> NDArray[np.object_]:
-    to_runs = require("faster_coco_eval.core.mask", "det").segmToRle
-    found = []
-    for row in rows:
-        image = coco.imgs[row["image_id"]]
-        counts = to_runs(row["segmentation"], image["width"], image["height"])["counts"]
-        found.append(counts if isinstance(counts, bytes) else counts.encode())
-    return np.array(found, object)

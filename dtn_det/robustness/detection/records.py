@@ -59,7 +59,7 @@ def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -
 def _encoded(masks: Any) -> tuple[bytes, ...]:
     if not hasattr(masks, "cpu"):
         return tuple(_bytes(one["counts"]) for one in masks)
-    encode = require("faster_coco_eval.core.mask", "det").encode
+    encode = require("hotcoco", "det").mask.encode
     bits = masks.cpu().numpy().astype(np.uint8)
     if not len(bits):
         return ()

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dtn_det._optional import require
 from dtn_det.datasets.coco import CocoFile, check_objects, read_coco_file
 from dtn_det.datasets.coco.values import Id, evaluation_ids, identifier
 from dtn_det.errors import AnnotationError, InputError
+from dtn_det.metrics.coco_matches import InPairs
+from dtn_det.metrics.coco_objects import CocoObjects, Runs, run_lengths
 from dtn_det.robustness.store.manifest import hash_lines
 
 if TYPE_CHECKING:
@@ -156,20 +160,39 @@ class CocoTruth:
         categories = json.loads(store.manifest.protocol["categories"])
         return cls(images, tuple((number, name) for number, name in categories))
 
-    def coco(self) -> Any:
-        """Return the ground truth as a `COCO` object of faster-coco-eval."""
-        images = [
-            {"id": one.id, "file_name": one.file, "height": one.height, "width": one.width} for one in self.images
-        ]
-        annotations: list[dict[str, Any]] = []
-        for image in self.images:
-            for annotation in json.loads(image.annotations):
-                # Objects get new ids from 1, because in COCO's evaluation a match with id 0 means that there is no
-                # match.
-                annotations.append({**annotation, "image_id": image.id, "id": len(annotations) + 1})
-        categories = [{"id": number, "name": name} for number, name in self.categories]
-        return require("faster_coco_eval", "det").COCO(
-            {"images": images, "annotations": annotations, "categories": categories}
+    def objects(self, bad: Collection[int] = (), *, masks: bool = False) -> CocoObjects:
+        """Return the objects as arrays. Images and categories are in the order of their ids, as in COCO's evaluation.
+
+        Args:
+            bad: Numbers of images to leave out.
+            masks: Whether to convert the segmentations, which takes long. If an object has none, there are no masks.
+        """
+        kept = sorted((image for number, image in enumerate(self.images) if number not in bad), key=lambda one: one.id)
+        places = {category: place for place, category in enumerate(sorted(number for number, _ in self.categories))}
+        image, category, area, boxes, crowd = [], [], [], [], []
+        runs: list[Runs | None] = []
+        for place, one in enumerate(kept):
+            for row in json.loads(one.annotations):
+                image.append(place)
+                category.append(places[row["category_id"]])
+                area.append(row["area"])
+                boxes.append(row["bbox"])
+                crowd.append(bool(row.get("iscrowd", 0)))
+                if masks:
+                    shape = row.get("segmentation")
+                    runs.append(run_lengths(shape, one.height, one.width) if shape else None)
+        order = np.argsort(category, kind="stable")
+        in_order = [runs[row] for row in order.tolist()] if masks else []
+        with_masks = [one for one in in_order if one is not None]
+        return CocoObjects(
+            tuple(one.id for one in kept),
+            len(places),
+            InPairs(
+                np.array(category, np.int64)[order], np.array(image, np.int64)[order], np.array(area, np.float64)[order]
+            ),
+            np.array(boxes, np.float64).reshape(-1, 4)[order],
+            np.array(crowd, np.bool_)[order],
+            with_masks if masks and len(with_masks) == len(order) else None,
         )
 
 
