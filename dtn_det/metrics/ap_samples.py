@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from dtn_det.metrics.detection import METRICS
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, image_counts
 from dtn_det.system.compiled import compiled_exactly
 
-_CHUNK = 50
+_CHUNK = 64
 
 
 class _Slice(NamedTuple):
@@ -54,18 +55,30 @@ def average_precision(
         InputError: The weights have another shape or are not whole numbers of at least 0, a metric is unknown, or its
             area range or IoU threshold was not evaluated.
     """
-    size = len(matches.images)
-    counts = np.ones(size, dtype=np.int64) if weights is None else np.asarray(weights)
-    if counts.shape[-1:] != (size,) or counts.ndim > 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise InputError(
-            f"expected weights of {size} images, whole numbers from 0 on, got {counts.dtype} of shape {counts.shape}"
-        )
+    counts = image_weights(matches, weights)
     where = [_indices(matches, metric) for metric in metrics]
     needed = np.zeros((len(matches.areas), len(matches.iou_thresholds)), dtype=np.bool_)
     for area, levels in where:
         needed[area, levels] = True
-    by_category = _weighted_ap(
-        np.atleast_2d(counts).astype(np.float64),
+    by_category = category_precisions(matches, np.atleast_2d(counts), needed)
+    columns = [mean_of_categories(by_category[:, :, area, levels].mean(-1)) for area, levels in where]
+    found = np.stack(columns, axis=-1)
+    return found if counts.ndim == 2 else found[0]
+
+
+def category_precisions(
+    matches: CocoMatches, counts: NDArray[np.integer], needed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Compute the average precision of each category.
+
+    Args:
+        counts: How often each image counts, (replicates, images).
+        needed: The area ranges and thresholds to compute, (A, T).
+
+    Returns:
+        Shape (replicates, K, A, T); NaN where it is not needed, and where there is no ground truth.
+    """
+    arrays = (
         needed,
         matches.starts,
         matches.image,
@@ -78,9 +91,26 @@ def average_precision(
         matches.ground_truths,
         matches.recall_thresholds,
     )
-    columns = [_mean_of_categories(by_category[:, :, area, levels].mean(-1)) for area, levels in where]
-    found = np.stack(columns, axis=-1)
-    return found if counts.ndim == 2 else found[0]
+    parts = [
+        _weighted_ap(np.ascontiguousarray(counts[start : start + _CHUNK].T, np.float64), *arrays)
+        for start in range(0, len(counts), _CHUNK)
+    ]
+    return np.moveaxis(np.concatenate(parts, axis=-1), -1, 0)
+
+
+def image_weights(matches: CocoMatches, weights: NDArray[np.integer] | None) -> NDArray[np.integer]:
+    """Return the weights of the images as an array, 1 for each image if they are None.
+
+    Raises:
+        InputError: The weights have another shape or are not whole numbers of at least 0.
+    """
+    size = len(matches.images)
+    counts = np.ones(size, dtype=np.int64) if weights is None else np.asarray(weights)
+    if counts.shape[-1:] != (size,) or counts.ndim > 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InputError(
+            f"expected weights of {size} images, whole numbers from 0 on, got {counts.dtype} of shape {counts.shape}"
+        )
+    return counts
 
 
 def ap_samples(
@@ -104,6 +134,22 @@ def ap_samples(
         InputError: A cell is unknown or repeated or has other images than the first one. For metrics, see
             :func:`average_precision`.
     """
+    return cell_samples(cells, metrics, partial(average_precision, metrics=metrics), replicates, seed)
+
+
+def cell_samples(
+    cells: Iterable[tuple[Cell, CocoMatches]],
+    metrics: Sequence[str],
+    compute: Callable[[CocoMatches, NDArray[np.integer] | None], NDArray[np.float64]],
+    replicates: int,
+    seed: int,
+) -> dict[str, Samples]:
+    """Compute numbers of a detector on every cell, for all images and for each replicate; see :func:`ap_samples`.
+
+    Args:
+        metrics: Names of the numbers.
+        compute: Returns the numbers, (metrics,) for None and (replicates, metrics) for weights of the images.
+    """
     names: list[Cell] = []
     points, values = [], []
     images: tuple[int, ...] = ()
@@ -115,10 +161,10 @@ def ap_samples(
             )
         images = matches.images
         names.append(cell)
-        points.append(average_precision(matches, None, metrics))
+        points.append(compute(matches, None))
         if not draws:
             draws = [counts.astype(np.int32) for counts in image_counts(len(images), replicates, seed, _CHUNK)]
-        values.append(np.concatenate([average_precision(matches, counts, metrics) for counts in draws]))
+        values.append(np.concatenate([compute(matches, counts) for counts in draws]))
     found = check_cells(names)
     point, value = np.stack(points), np.stack(values, axis=1)
     return {
@@ -142,8 +188,8 @@ def _indices(matches: CocoMatches, metric: str) -> tuple[int, NDArray[np.intp]]:
     return matches.areas.index(area), levels
 
 
-def _mean_of_categories(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average over the categories with ground truth: (replicates, categories) becomes (replicates,)."""
+def mean_of_categories(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average over the categories that are not NaN: (replicates, categories) becomes (replicates,), NaN without any."""
     present = np.isfinite(values)
     count = present.sum(-1)
     mean: NDArray[np.float64] = np.full(len(values), np.nan)
@@ -166,71 +212,114 @@ def _weighted_ap(
     truths: NDArray[np.int32],
     recall_thresholds: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Compute the AP of each replicate, category, area range and threshold; NaN if not needed or without ground truth.
+    """Compute the AP of each category, area range, threshold and replicate; weights are of (images, replicates).
 
-    Precision is computed at true positives only, because between true positives it can only fall. The number of false
-    positives before a true positive is the number of earlier detections inside the area range that have no match. The
-    loop therefore visits only matches.
+    The innermost loops go over the replicates, whose weights lie side by side in memory, so that the processor computes
+    several at once. Precision is computed at true positives only, because between true positives it can only fall. The
+    number of false positives before a true positive is the number of earlier detections inside the area range that have
+    no match. A true positive of weight 0 has no effect: its precision is at most that of the one before.
     """
     areas, levels = needed.shape
     categories = len(starts) - 1
-    found = np.full((len(weights), categories, areas, levels), np.nan)
-    longest = 0
-    for category in range(categories):
-        longest = max(longest, starts[category + 1] - starts[category])
+    replicates = weights.shape[1]
+    found = np.full((categories, areas, levels, replicates), np.nan)
     most = 0
     for slot in range(len(match_starts) - 1):
         most = max(most, match_starts[slot + 1] - match_starts[slot])
-    weight = np.empty(longest)
-    so_far = np.empty(longest)
-    recall = np.empty(most)
-    precision = np.empty(most)
-    for replicate in range(len(weights)):
-        for category in range(categories):
-            first, last = starts[category], starts[category + 1]
+    longest = 0
+    for category in range(categories):
+        longest = max(longest, starts[category + 1] - starts[category])
+    precision = np.empty((most, replicates))
+    place_of = np.empty(longest, dtype=np.int64)
+    total, hits, matched = np.empty(replicates), np.empty(replicates), np.empty(replicates)
+    positives, enough = np.empty(replicates), np.empty(replicates)
+    reached = np.empty(replicates, dtype=np.int64)
+    crossing = np.empty((len(recall_thresholds), replicates), dtype=np.int64)
+    for category in range(categories):
+        first, last = starts[category], starts[category + 1]
+        for area in range(areas):
+            if not needed[area].any():
+                continue
+            positives[:] = 0.0
+            for entry in range(truth_starts[category], truth_starts[category + 1]):
+                count = truths[area, entry]
+                if count:
+                    row = weights[truth_image[entry]]
+                    for replicate in range(replicates):
+                        positives[replicate] += count * row[replicate]
+            if not positives.any():
+                continue
+            # The sums of weights up to each detection that has a match at some threshold.
+            slot = (category * areas + area) * levels
+            place_of[: last - first] = -1
+            matches = 0
+            for entry in range(match_starts[slot], match_starts[slot + levels]):
+                place_of[match_position[entry]] = 0
             for place in range(last - first):
-                weight[place] = weights[replicate, image[first + place]]
-            for area in range(areas):
-                if not needed[area].any():
+                if place_of[place] == 0:
+                    place_of[place] = matches
+                    matches += 1
+            so_far = np.empty((matches, replicates))
+            total[:] = 0.0
+            seen = 0
+            for place in range(last - first):
+                if seen == matches:
+                    break
+                if inside[area, first + place]:
+                    row = weights[image[first + place]]
+                    for replicate in range(replicates):
+                        total[replicate] += row[replicate]
+                if place_of[place] >= 0:
+                    so_far[seen] = total
+                    seen += 1
+            for level in range(levels):
+                if not needed[area, level]:
                     continue
-                positives = 0.0
-                for entry in range(truth_starts[category], truth_starts[category + 1]):
-                    positives += weights[replicate, truth_image[entry]] * truths[area, entry]
-                if positives == 0:
-                    continue
-                total = 0.0
-                for place in range(last - first):
+                hits[:] = 0.0
+                matched[:] = 0.0
+                reached[:] = 0
+                enough[:] = 0.0
+                points = 0
+                for entry in range(match_starts[slot + level], match_starts[slot + level + 1]):
+                    place = match_position[entry]
+                    row = weights[image[first + place]]
                     if inside[area, first + place]:
-                        total += weight[place]
-                    so_far[place] = total
-                for level in range(levels):
-                    if not needed[area, level]:
+                        for replicate in range(replicates):
+                            matched[replicate] += row[replicate]
+                    if not match_counts[entry]:
                         continue
-                    slot = (category * areas + area) * levels + level
-                    hits = 0.0
-                    not_false = 0.0
-                    points = 0
-                    for entry in range(match_starts[slot], match_starts[slot + 1]):
-                        place = match_position[entry]
-                        if weight[place] == 0:
-                            continue
-                        if inside[area, first + place]:
-                            not_false += weight[place]
-                        if match_counts[entry]:
-                            hits += weight[place]
-                            recall[points] = hits / positives
-                            precision[points] = hits / ((so_far[place] - not_false) + hits + 2.220446049250313e-16)
-                            points += 1
-                    highest = 0.0
+                    before = so_far[place_of[place]]
+                    at = precision[points]
+                    crossed = False
+                    for replicate in range(replicates):
+                        hits[replicate] += row[replicate]
+                        false = before[replicate] - matched[replicate]
+                        at[replicate] = hits[replicate] / (false + hits[replicate] + 2.220446049250313e-16)
+                        crossed |= hits[replicate] >= enough[replicate]
+                    if crossed:
+                        for replicate in range(replicates):
+                            if hits[replicate] < enough[replicate] or positives[replicate] == 0:
+                                continue
+                            recall = hits[replicate] / positives[replicate]
+                            threshold = reached[replicate]
+                            while threshold < len(recall_thresholds) and recall_thresholds[threshold] <= recall:
+                                crossing[threshold, replicate] = points
+                                threshold += 1
+                            reached[replicate] = threshold
+                            # No smaller sum of weights reaches the next threshold, whatever the rounding.
+                            enough[replicate] = np.inf
+                            if threshold < len(recall_thresholds):
+                                enough[replicate] = recall_thresholds[threshold] * positives[replicate] * (1 - 1e-12)
+                    points += 1
+                for point in range(points - 2, -1, -1):
+                    at, after = precision[point], precision[point + 1]
+                    for replicate in range(replicates):
+                        at[replicate] = max(at[replicate], after[replicate])
+                for replicate in range(replicates):
+                    if positives[replicate] == 0:
+                        continue
                     area_under = 0.0
-                    threshold = len(recall_thresholds) - 1
-                    while threshold >= 0 and (points == 0 or recall_thresholds[threshold] > recall[points - 1]):
-                        threshold -= 1
-                    for point in range(points - 1, -1, -1):
-                        highest = max(highest, precision[point])
-                        before = recall[point - 1] if point > 0 else -1.0
-                        while threshold >= 0 and recall_thresholds[threshold] > before:
-                            area_under += highest
-                            threshold -= 1
-                    found[replicate, category, area, level] = area_under / len(recall_thresholds)
+                    for threshold in range(reached[replicate] - 1, -1, -1):
+                        area_under += precision[crossing[threshold, replicate], replicate]
+                    found[category, area, level, replicate] = area_under / len(recall_thresholds)
     return found

@@ -54,7 +54,7 @@ class CocoObjects:
         Raises:
             InputError: A score is NaN.
         """
-        order = self._order(category, image, scores)
+        order = self.order(category, image, scores)
         boxes = np.ascontiguousarray(boxes[order])
         iou = require("hotcoco", "det").primitives.bbox_iou
 
@@ -82,7 +82,7 @@ class CocoObjects:
                 "expected a mask of each object to evaluate masks, got objects without: evaluate boxes alone"
             )
         objects = self.masks
-        order = self._order(category, image, scores)
+        order = self.order(category, image, scores)
         masks = [masks[row] for row in order.tolist()]
         hotcoco = require("hotcoco", "det")
         iou = hotcoco.primitives.mask_iou
@@ -95,9 +95,14 @@ class CocoObjects:
         found = InPairs(category[order], image[order], area)
         return match_pairs(self.images, self.num_categories, self.pairs, self.crowd, found, scores[order], overlap)
 
-    def _order(
+    def order(
         self, category: NDArray[np.int64], image: NDArray[np.int64], scores: NDArray[np.float64]
     ) -> NDArray[np.int64]:
+        """Return the order of the detections in which they are matched: by category, image and falling score.
+
+        Raises:
+            InputError: A score is NaN.
+        """
         if np.isnan(scores).any():
             raise InputError(
                 f"expected a number as score of each detection, got NaN for {int(np.isnan(scores).sum())} of "

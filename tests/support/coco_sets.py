@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 
+import hotcoco
 import numpy as np
 from faster_coco_eval import COCO as FastCOCO
 from faster_coco_eval import COCOeval_faster
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from dtn_det.metrics.coco_matches import InPairs
+from dtn_det.metrics.coco_objects import CocoObjects, run_lengths
 
 LIBRARIES = {"pycocotools": (COCO, COCOeval), "faster-coco-eval": (FastCOCO, COCOeval_faster)}
 
@@ -110,3 +114,60 @@ def _tie(detections):
         key = one["image_id"], one["category_id"]
         seen[key] = seen.get(key, 0) + 1
         one["score"] = 1 / seen[key]
+
+
+def confused_set(seed, *, crowds=False, images=15):
+    """A random set with detections of the wrong class, badly placed ones, and no two equal scores."""
+    truth, found = random_set(seed, images, 4)
+    rng = np.random.default_rng(seed)
+    scores = rng.permutation(len(found)) / len(found)
+    for one, score in zip(found, scores.tolist(), strict=True):
+        one["bbox"] = (np.array(one["bbox"]) * rng.normal(1, 0.12, 4)).clip(1).tolist()
+        one["score"] = score
+        if rng.random() < 0.25:
+            one["category_id"] = int(rng.integers(1, 4))
+    if not crowds:
+        for one in truth["annotations"]:
+            one["iscrowd"] = 0
+    return truth, found
+
+
+def as_arrays(truth, found, kind="bbox"):
+    """The objects as `CocoObjects`; category, image, shape and score of the detections."""
+    images = sorted(one["id"] for one in truth["images"])
+    categories = sorted(one["id"] for one in truth["categories"])
+    sizes = {one["id"]: (one["height"], one["width"]) for one in truth["images"]}
+
+    def where(rows):
+        category = np.array([categories.index(one["category_id"]) for one in rows], np.int64)
+        return category, np.array([images.index(one["image_id"]) for one in rows], np.int64)
+
+    rows = sorted(truth["annotations"], key=lambda one: (one["category_id"], images.index(one["image_id"])))
+    runs = [run_lengths(one["segmentation"], *sizes[one["image_id"]]) for one in rows] if kind == "segm" else None
+    objects = CocoObjects(
+        tuple(images),
+        len(categories),
+        InPairs(*where(rows), np.array([one["area"] for one in rows], np.float64)),
+        np.array([one["bbox"] for one in rows], np.float64).reshape(-1, 4),
+        np.array([bool(one.get("iscrowd", 0)) for one in rows], np.bool_),
+        runs,
+    )
+    shapes = np.array([one["bbox"] for one in found], np.float64).reshape(-1, 4) if kind == "bbox" else None
+    if shapes is None:
+        shapes = [one["segmentation"] for one in found]
+    return objects, (*where(found), shapes, np.array([one["score"] for one in found], np.float64))
+
+
+def hotcoco_errors(truth, found, kind="bbox"):
+    """TIDE by hotcoco: its counts, and its costs in the order of `REPAIRS`, as fractions."""
+    objects = hotcoco.COCO(truth)
+    if kind == "bbox":
+        rows = [[one["image_id"], *one["bbox"], one["score"], one["category_id"]] for one in found]
+        detections = objects.load_res(np.array(rows, np.float64).reshape(-1, 7))
+    else:
+        detections = objects.load_res(found)
+    evaluator = hotcoco.COCOeval(objects, detections, kind)
+    evaluator.evaluate()
+    errors = evaluator.tide_errors()
+    names = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
+    return errors["counts"], [errors["delta_ap"][name] for name in names]

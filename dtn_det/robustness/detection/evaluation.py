@@ -19,6 +19,7 @@ from dtn_det._optional import require
 from dtn_det.errors import AnnotationError, InputError, StoreError
 from dtn_det.metrics.coco_matches import CocoMatches
 from dtn_det.metrics.coco_objects import CocoObjects, run_lengths
+from dtn_det.metrics.error_types import OUTCOMES, DetectionErrors, detection_errors
 from dtn_det.robustness.detection.records import schema
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import ModelStore
@@ -102,6 +103,21 @@ class CocoScorer:
             InputError: A score is NaN, or masks are evaluated and an object or the model has none.
             StoreError: A detection has a label or image that is not in the data set.
         """
+        _, *detections = self._detections(found, kind)
+        if kind == "segm":
+            return self._with_masks.match_masks(*detections)
+        return self._objects.match(*detections)
+
+    def errors(self, found: CellDetections, kind: str) -> DetectionErrors:
+        """Find the errors of the detections of one cell; see :meth:`matches`. Detections of bad images are ignored."""
+        rows, *detections = self._detections(found, kind)
+        errors = detection_errors(self._with_masks if kind == "segm" else self._objects, *detections)
+        outcomes = np.full(len(found.image), OUTCOMES.index("ignored"), np.uint8)
+        outcomes[rows] = errors.outcomes
+        return replace(errors, outcomes=outcomes)
+
+    def _detections(self, found: CellDetections, kind: str) -> tuple[Any, ...]:
+        """Return the rows of detections in good images; their categories, images, boxes or masks, and scores."""
         for what, values, count in (
             ("image", found.image, len(self._places)),
             ("label", found.labels, len(self._ranks)),
@@ -113,8 +129,7 @@ class CocoScorer:
                 )
         image = self._places[found.image]
         rows = np.flatnonzero(image >= 0)
-        image, labels = image[rows], found.labels[rows]
-        category = self._ranks[labels]
+        where = (rows, self._ranks[found.labels[rows]], image[rows])
         if kind == "segm":
             if found.masks is None:
                 raise InputError("expected masks of the detections to evaluate masks, got boxes alone: evaluate boxes")
@@ -124,10 +139,10 @@ class CocoScorer:
                 {"size": sizes[number], "counts": counts}
                 for number, counts in zip(numbers, found.masks[rows].tolist(), strict=True)
             ]
-            return self._with_masks.match_masks(category, image, masks, found.mask_scores[rows].astype(np.float64))
+            return *where, masks, found.mask_scores[rows].astype(np.float64)
         boxes = found.boxes[rows].astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        return self._objects.match(category, image, boxes, found.scores[rows].astype(np.float64))
+        return *where, boxes, found.scores[rows].astype(np.float64)
 
 
 def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetections]:
