@@ -31,7 +31,7 @@ from rich.console import Console
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.detection.run import run_detection
-from dtn_det.robustness.options import DetectionOptions
+from dtn_det.robustness.options import DetectionOptions, DetectorSource
 from dtn_det.training import launch
 from dtn_det.training.config import load_config
 
@@ -121,8 +121,7 @@ def main() -> None:
     for repeat in range(args.repeats):
         seconds, points = {}, {}
         options = DetectionOptions(
-            config=args.config,
-            checkpoint=args.checkpoint,
+            models=[DetectorSource(args.config, args.checkpoint)],
             store=work / f"store{repeat}",
             data_root=str(root),
             severities=args.severities,

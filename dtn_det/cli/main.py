@@ -58,7 +58,7 @@ COMMANDS: Final = (
     ),
     Command("mce", "dtn_det.cli.mce", _SWEEP),
     Command("evaluate", "dtn_det.cli.evaluate", _SWEEP),
-    Command("mpc", "dtn_det.cli.mpc", (*_MODELS, *_SWEEP)),
+    Command("mpc", "dtn_det.cli.mpc", _SWEEP),
     Command("import", "dtn_det.cli.import_results", (("pandas", "eval"), ("pyarrow", "eval"))),
     Command(
         "report",

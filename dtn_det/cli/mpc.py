@@ -1,4 +1,4 @@
-"""`dtn-det mpc`: evaluate a detector under every corruption."""
+"""`dtn-det mpc`: evaluate detectors under every corruption."""
 
 from __future__ import annotations
 
@@ -14,18 +14,36 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the parser of `mpc`."""
     parser = subparsers.add_parser(
         "mpc",
-        help="evaluate a detector under every corruption (mPC, rPC)",
-        description="Evaluates an MMDetection detector on the clean images and under 15 corruptions at 5 severities, "
-        "each image loaded once, and prints P, mPC and rPC. The detections go to a store; stopped and started again, "
-        "it continues. Several processes: torchrun --nproc-per-node N -m dtn_det.cli.main mpc ... --launcher pytorch.",
+        help="evaluate detectors under every corruption (mPC, rPC)",
+        description="Evaluates detectors on the clean images and under 15 corruptions at 5 severities, each image "
+        "loaded and corrupted once for all models, and prints P, mPC and rPC. The detections go to a store; stopped "
+        "and started again, it continues. Several processes: torchrun --nproc-per-node N -m dtn_det.cli.main mpc ... "
+        "--launcher pytorch.",
     )
-    parser.add_argument("config", metavar="CONFIG", help="config of MMDetection")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="path or URL of its weights")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="CONFIG CHECKPOINT or CONFIG@CHECKPOINT of MMDetection, or python:MODULE:FUNCTION, which takes a list of "
+        "RGB images and returns boxes, scores and category_ids for each; NAME=MODEL names it",
+    )
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder of the results")
     sweep_options.add_weights(parser)
-    parser.add_argument("--name", help="what reports call the model [that of the config]")
+    parser.add_argument("--names", "--name", nargs="+", metavar="NAME", help="what reports call the models")
     data = parser.add_argument_group("data")
-    data.add_argument("--data-root", metavar="DIR", help="folder of the data set, in place of the config's data_root")
+    data.add_argument(
+        "--data-root", metavar="DIR", help="folder of the COCO data set; of a config, in place of its data_root"
+    )
+    data.add_argument("--ann", type=Path, metavar="FILE", help="annotation file [the one in --data-root]")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the images [the one that has them]")
+    data.add_argument(
+        "--category-ids",
+        nargs="+",
+        default=(),
+        metavar="WAY",
+        help="what the category ids of models are: dataset (ids of the file), index (its categories from 0), index1 "
+        "(from 1), coco91 (COCO's ids) or coco80 (0 to 79); NAME=WAY for one model [by names, or by their number]",
+    )
     data.add_argument("--split", choices=("test", "val"), default="test", help="dataloader of the config [%(default)s]")
     sweep_options.add_images(data)
     how = parser.add_argument_group("corruptions")
@@ -51,13 +69,15 @@ def run(args: argparse.Namespace) -> int:
         from rich.console import Console
 
         from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
+        from dtn_det.robustness.detection.models.loading import parse_sources
         from dtn_det.robustness.detection.run import run_detection
         from dtn_det.robustness.options import DetectionOptions
         from dtn_det.system.files import reporting_file_errors
         from dtn_det.system.progress import meter
 
     values = {key: value for key, value in vars(args).items() if key in DetectionOptions.__dataclass_fields__}
-    options = DetectionOptions(**{**values, **sweep_options.resolved(args)})
+    models = parse_sources(args.models, args.names)
+    options = DetectionOptions(**{**values, **sweep_options.resolved(args), "models": models})
     with reporting_file_errors():
         console = Console()
         # Standard output is for the results only; progress and the output of MMDetection go to standard error.

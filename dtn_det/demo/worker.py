@@ -192,22 +192,24 @@ def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
     from rich.console import Console
 
     from dtn_det.robustness.detection.run import prepare_detection
-    from dtn_det.robustness.options import DetectionOptions
+    from dtn_det.robustness.options import DetectionOptions, DetectorSource
     from dtn_det.robustness.sweep import Rank, run_sweep
 
     corruptor, cells = plan.corruptor, plan.cells()
     options = DetectionOptions(
-        config=str(config_folder() / CONFIGS[model]),
-        checkpoint=str(_last_checkpoint(layout.model(model))),
+        models=[
+            DetectorSource(
+                str(config_folder() / CONFIGS[model]), str(_last_checkpoint(layout.model(model))), LABELS[model]
+            )
+        ],
         store=layout.store(model),
-        name=LABELS[model],
         data_root=str(layout.data),
         corruptions=plan.corruptions,
         severities=plan.severities,
         profile=corruptor.profile,
         seed=corruptor.seed,
     )
-    store, task = prepare_detection(options, Rank(), torch.device("cpu"), Console(stderr=True))
+    (store,), task = prepare_detection(options, Rank(), torch.device("cpu"), Console(stderr=True))
     total = len(cells) * plan.data.num_val
     done = itertools.count(evaluated(layout, model, plan) + len(cells), len(cells))
 

@@ -115,7 +115,7 @@ def _detector(
     config: Config, model: str, checkpoint: str, image: str, device: torch.device, weights: WeightsKind | None
 ) -> dict[str, Any]:
     """Return the fields of a :class:`Subject` for a detector."""
-    from dtn_det.robustness.detection.model import build_detector
+    from dtn_det.robustness.detection.models.mmdetection import build_detector
 
     scope = require("mmengine.registry", "det").DefaultScope
     with scope.overwrite_default_scope(config.get("default_scope", "mmdet")):

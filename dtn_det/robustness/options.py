@@ -104,22 +104,41 @@ class ClassificationOptions(SweepOptions):
     unit_size: int = 64
 
 
+@dataclass(frozen=True)
+class DetectorSource:
+    """A detector as the user named it.
+
+    Attributes:
+        model: The model, such as ``torchvision:fasterrcnn_resnet50_fpn``, or the path of a config of MMDetection.
+        checkpoint: Path or URL of the weights of a config of MMDetection; empty for other models.
+        name: Name of the model in the store and in reports; None for a name made from ``model``.
+    """
+
+    model: str
+    checkpoint: str = ""
+    name: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DetectionOptions(SweepOptions):
     """The options of `dtn-det mpc`.
 
     Attributes:
-        name: Name of the model in reports; None for the name of the config.
-        data_root: Folder of the data set, in place of the config's.
+        data_root: Folder of the data set. For configs of MMDetection, it replaces the config's; None for the config's.
+        ann: Annotation file, if no model is a config of MMDetection; None to find it in ``data_root``.
+        images: Folder of the images, if no model is a config of MMDetection; None to find it in ``data_root``.
+        category_ids: What the category ids of models are, as ``WAY`` for all or ``NAME=WAY`` for one model: see
+            :mod:`dtn_det.robustness.detection.models.category_ids`.
         split: Dataloader of the config, ``test`` or ``val``.
         channel_order: Order of the colour channels in the images that are corrupted.
         cfg_options: Values that replace values of the config, as ``KEY=VALUE``.
     """
 
-    config: str
-    checkpoint: str
-    name: str | None = None
+    models: Sequence[DetectorSource]
     data_root: str | None = None
+    ann: Path | None = None
+    images: Path | None = None
+    category_ids: Sequence[str] = ()
     split: str = "test"
     channel_order: ChannelOrder = "rgb"
     cfg_options: Sequence[str] | None = None

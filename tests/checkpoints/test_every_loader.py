@@ -49,7 +49,7 @@ def classifier(path: Path | None, weights: Any = None) -> nn.Module:
 def detector(path: Path | None, weights: Any = None) -> nn.Module:
     from mmdet.registry import MODELS
 
-    from dtn_det.robustness.detection.model import build_detector
+    from dtn_det.robustness.detection.models.mmdetection import build_detector
 
     cfg = load_config(str(DETECTOR))
     if path is None:

@@ -15,12 +15,12 @@ from report_stores import classifier_answers, classifier_store, detector_store
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions import ALL, Corruptor
 from dtn_det.corruptions.cells import CLEAN, Cell, sweep_cells
+from dtn_det.corruptions.transforms import ImageCorruption
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.errors import ReportError
 from dtn_det.reports.samples import make_samples, thumbnail
 from dtn_det.reports.sources import open_sources
-from dtn_det.robustness.detection.images import image_corruption
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import hash_lines
@@ -212,7 +212,8 @@ class TestDetectors:
             bgr = cv2.imread(str(data / "val" / image.key))
             number = int(image.key.partition(".")[0])
             for picture in image.pictures:
-                step = image_corruption(picture.cell, Corruptor("coco-c"))
+                name = picture.cell.corruption if picture.cell.severity else "fog"
+                step = ImageCorruption(name, picture.cell.severity)
                 wanted = step({"img": bgr.copy(), "img_id": number})["img"][..., ::-1]
                 assert np.array_equal(pixels(picture), wanted)
 

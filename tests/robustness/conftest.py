@@ -21,10 +21,10 @@ def _costs_counted_once() -> Iterator[None]:
     if find_spec("mmdet") is None:
         yield
         return
-    from dtn_det.robustness.detection import model
+    from dtn_det.robustness.detection.models import mmdetection
 
     found: dict[tuple[str, tuple[int, int]], Complexity] = {}
-    count = model.config_complexity
+    count = mmdetection.config_complexity
 
     def remembered(cfg: Config, shape: tuple[int, int]) -> Complexity:
         key = (repr(cfg.get("model")), shape)
@@ -33,7 +33,7 @@ def _costs_counted_once() -> Iterator[None]:
         return found[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "config_complexity", remembered)
+        patch.setattr(mmdetection, "config_complexity", remembered)
         yield
 
 

@@ -24,7 +24,7 @@ from dtn_det.datasets.configs.classes import wanted_classes
 from dtn_det.datasets.configs.settings import evaluators
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
-from dtn_det.robustness.detection.images import DetectionImages
+from dtn_det.robustness.detection.images import AS_STORED, TURNED, DetectionImages, PipelineForm, decoding_of
 from dtn_det.robustness.detection.truth import CocoTruth, truth_of
 
 if TYPE_CHECKING:
@@ -33,24 +33,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectionData:
-    """A COCO set of a config, and the pipeline that its images go through.
+    """A COCO set, and the pipeline of MMDetection that its images go through if it is the set of a config.
 
     Attributes:
         name: Path of the annotation file, as reports show it.
-        dataset: The data set of MMDetection, without a pipeline.
-        indices: Indices of the images of the sweep in the data set.
         selection: How the images were chosen from the file, for reports; ``'all'`` if none was left out.
+        paths: Path of each image of the sweep.
+        as_stored: Whether images are read as they are stored, without regard to their EXIF orientation.
+        dataset: The data set of MMDetection, without a pipeline; None if the set is not that of a config.
+        indices: Indices of the images of the sweep in ``dataset``.
+        pipeline: Steps of the config's test pipeline.
+        where: Key of the data set in the config; empty if the set is not that of a config.
     """
 
     name: str
-    dataset: Any
-    indices: tuple[int, ...]
-    selection: str
-    truth: CocoTruth
-    pipeline: tuple[dict[str, Any], ...]
     file: CocoFile
+    truth: CocoTruth
+    selection: str
+    paths: tuple[str, ...]
+    as_stored: bool
     remarks: tuple[Remark, ...] = ()
-    where: str = "test_dataloader.dataset"
+    dataset: Any = None
+    indices: tuple[int, ...] = ()
+    pipeline: tuple[dict[str, Any], ...] = ()
+    where: str = ""
 
     @property
     def pipeline_json(self) -> str:
@@ -59,16 +65,12 @@ class DetectionData:
 
     def orientations(self) -> Orientations:
         """Read the EXIF orientations of the image files."""
-        as_stored, _ = ignores_orientation(self.pipeline)
         rows = [
             {"id": image.key, "file_name": path, "height": image.height, "width": image.width}
-            for image, path in zip(self.truth.images, self._paths(), strict=True)
+            for image, path in zip(self.truth.images, self.paths, strict=True)
             if not is_elsewhere(path)
         ]
-        return find_orientations(self.file.path, rows, Path(), as_stored=as_stored)
-
-    def _paths(self) -> list[str]:
-        return [str(self.dataset.get_data_info(index)["img_path"]) for index in self.indices]
+        return find_orientations(self.file.path, rows, Path(), as_stored=self.as_stored)
 
     def file_sizes(self) -> list[int]:
         """Return the size of each image's file in bytes, 0 for URLs.
@@ -76,22 +78,45 @@ class DetectionData:
         Raises:
             InputError: Images are missing.
         """
-        found = [self.dataset.get_data_info(index) for index in self.indices]
-        paths = [str(info["img_path"]) for info in found]
-        names = {str(identifier(image["id"])): str(image["file_name"]) for image in self.file.images}
-        called = [names.get(str(identifier(info["img_id"])), "") for info in found]
-        check_images(self.dataset.ann_file, paths, called, f"{self.where}.data_prefix.img")
-        return [0 if is_elsewhere(path) else os.path.getsize(path) for path in paths]
+        option = f"{self.where}.data_prefix.img" if self.where else ""
+        check_images(self.file.path, self.paths, [image.file for image in self.truth.images], option)
+        return [0 if is_elsewhere(path) else os.path.getsize(path) for path in self.paths]
 
-    def images(self, cells: Sequence[Cell], corruptor: Corruptor) -> DetectionImages:
-        """Return the PyTorch dataset of the images under every cell, for worker processes.
+    def form(self) -> PipelineForm:
+        """Return the form in which a detector of the config gets the images.
 
         Raises:
             ValueError: A step of the pipeline cannot be built, or no step or several steps load an image.
         """
         load, rest = build_pipeline(self.pipeline)
-        sizes = [(image.height, image.width) for image in self.truth.images]
-        return DetectionImages(self.dataset, self.indices, sizes, load, rest, cells, corruptor)
+        return PipelineForm(self.dataset, self.indices, load, rest, decoding_of(self.pipeline[: len(load)]))
+
+    def images(
+        self,
+        cells: Sequence[Cell],
+        corruptor: Corruptor,
+        forms: Sequence[PipelineForm] | None = None,
+        *,
+        pixels: bool = False,
+    ) -> DetectionImages:
+        """Return the PyTorch dataset of the images under every cell, for worker processes.
+
+        Args:
+            forms: The forms of the detectors of MMDetection; None for the form of this set's config alone.
+            pixels: Whether other detectors take the images too.
+
+        Raises:
+            ValueError: A pipeline is not as :meth:`form` needs it.
+        """
+        return DetectionImages(
+            [image.key for image in self.truth.images],
+            self.paths,
+            [(image.height, image.width) for image in self.truth.images],
+            [self.form()] if forms is None else forms,
+            (AS_STORED if self.as_stored else TURNED) if pixels else None,
+            cells,
+            corruptor,
+        )
 
 
 def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int = 0) -> DetectionData:
@@ -219,13 +244,15 @@ def _selected(
     name = os.path.relpath(dataset.ann_file, dataset.data_root) if dataset.data_root else dataset.ann_file
     return DetectionData(
         str(name),
+        file,
+        truth,
+        f"{selection}, {narrowed}" if limited and narrowed else selection,
+        tuple(str(dataset.get_data_info(index)["img_path"]) for index in indices),
+        ignores_orientation(pipeline)[0],
+        (*remarks, *file.remarks, *narrowing),
         dataset,
         indices,
-        f"{selection}, {narrowed}" if limited and narrowed else selection,
-        truth,
         pipeline,
-        file,
-        (*remarks, *file.remarks, *narrowing),
     )
 
 

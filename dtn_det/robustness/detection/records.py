@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.errors import InputError
@@ -59,10 +60,14 @@ def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -
 def _encoded(masks: Any) -> tuple[bytes, ...]:
     if not hasattr(masks, "cpu"):
         return tuple(_bytes(one["counts"]) for one in masks)
-    encode = require("hotcoco", "det").mask.encode
-    bits = masks.cpu().numpy().astype(np.uint8)
+    return encoded_masks(masks.cpu().numpy().astype(np.uint8))
+
+
+def encoded_masks(bits: NDArray[np.uint8]) -> tuple[bytes, ...]:
+    """Return COCO's compressed run lengths of masks, (masks, height, width), of 0 and 1."""
     if not len(bits):
         return ()
+    encode = require("hotcoco", "det").mask.encode
     return tuple(_bytes(one["counts"]) for one in encode(np.asfortranarray(bits.transpose(1, 2, 0))))
 
 

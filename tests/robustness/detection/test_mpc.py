@@ -28,9 +28,9 @@ from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.formats.markdown import markdown
 from dtn_det.reports.tables.summary import model_table
 from dtn_det.robustness.detection import data as detection_data
-from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.evaluation import read_cells
-from dtn_det.robustness.detection.model import Detector, build_detector
+from dtn_det.robustness.detection.models import mmdetection
+from dtn_det.robustness.detection.models.mmdetection import MMDetector, build_detector
 from dtn_det.robustness.store import Store
 from dtn_det.robustness.sweep import run_sweep
 
@@ -106,12 +106,13 @@ def test_every_image_is_loaded_once_and_has_a_row_for_each_cell(finished, detect
     data = detection_data.read_data(Config.fromfile(detector[0]), "test")
     images = data.images(sweep_cells(["fog"], [1, 2]), Corruptor("coco-c"))
     calls = []
-    load = images.load[0].transform
-    monkeypatch.setattr(images.load[0], "transform", lambda results: calls.append(1) or load(results))
+    (step,) = images.forms[0].load
+    load = step.transform
+    monkeypatch.setattr(step, "transform", lambda results: calls.append(1) or load(results))
     item = images[1]
     assert len(calls) == 1
-    assert item.inputs.shape[0] == 3
-    assert not torch.equal(item.inputs[0], item.inputs[1])
+    assert item.packed[0].inputs.shape[0] == 3
+    assert not torch.equal(item.packed[0].inputs[0], item.packed[0].inputs[1])
     (model,) = Store.open(finished).models().values()
     rows = [(row["image"], row["cell"]) for table in model.batches(["image", "cell"]) for row in table.to_pylist()]
     assert sorted(rows) == [(image, cell) for image in range(5) for cell in range(5)]
@@ -266,15 +267,15 @@ def test_out_of_memory_and_numbers_that_are_none(detector, tmp_path, capsys, mon
     def exhausted(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    build = detection_run.build_detector
+    build = mmdetection.build_detector
 
     def with_step(step):
-        def build_with(*args, **kwargs) -> Detector:
+        def build_with(*args, **kwargs) -> MMDetector:
             built = build(*args, **kwargs)
             built.model.test_step = step(built.model.test_step)
             return built
 
-        monkeypatch.setattr(detection_run, "build_detector", build_with)
+        monkeypatch.setattr(mmdetection, "build_detector", build_with)
 
     with_step(lambda step: exhausted)
     text = failed(capsys, detector, tmp_path / "a")

@@ -23,7 +23,7 @@ from mmengine.registry import init_default_scope
 from dtn_det.corrupted_folders.layouts import list_coco
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.data import read_data
-from dtn_det.robustness.detection.model import build_detector
+from dtn_det.robustness.detection.models.mmdetection import build_detector
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import Store
 from dtn_det.training.config import parse_options
@@ -304,7 +304,7 @@ def test_floats_of_whole_numbers_give_the_numbers_of_bytes(mpc, tmp_path):
 
 def test_detectors_with_masks_in_their_box_head_are_known() -> None:
     """RTMDet-Ins has its masks in the box head, and MMDetection's own property does not count them."""
-    from dtn_det.robustness.detection.run import gives_masks
+    from dtn_det.robustness.detection.models.mmdetection import gives_masks
 
     head = torch.nn.Module()
     model = torch.nn.ModuleDict({"bbox_head": head})

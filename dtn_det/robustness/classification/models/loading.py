@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +15,7 @@ from dtn_det.metrics import BASELINES
 from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.robustness.store.files import check_name
+from dtn_det.robustness.user_code import import_callable
 
 
 def load_classifier(
@@ -138,10 +135,7 @@ def load_python(source: str, *, adapting: bool = False) -> Classifier:
     Raises:
         ValueError: There is no such function, it fails, or it returns something else.
     """
-    module_name, _, function_name = source.removeprefix("python:").partition(":")
-    if not module_name or not function_name:
-        raise InputError(f"expected python:MODULE:FUNCTION, got {source!r}: name the function that makes the model")
-    function = _function(module_name, function_name)
+    function_name, function = import_callable(source)
     try:
         made = function()
     # Third-party code may raise anything.
@@ -170,29 +164,3 @@ def load_python(source: str, *, adapting: bool = False) -> Classifier:
 
 def _unit_range(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 255
-
-
-def _function(module_name: str, function_name: str) -> Any:
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _broken(module_name, error) from error
-        raise InputError(
-            f"expected a module that can be imported in python:{module_name}:{function_name}, got none of the name "
-            f"{error.name!r}: run in its folder or set PYTHONPATH"
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise _broken(module_name, error) from error
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove("")
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise InputError(f"expected a function {function_name!r} in the module {module_name!r}, got {function!r}")
-    return function
-
-
-def _broken(module_name: str, error: BaseException) -> InputError:
-    return InputError(f"expected the module {module_name!r} to import, got {type(error).__name__}: {error}: mend it")

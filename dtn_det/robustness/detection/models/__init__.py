@@ -1,0 +1,1 @@
+"""Detectors of all libraries, loaded from the names that users give."""
