@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -221,6 +222,18 @@ def test_mpc(checkout: Path) -> None:
     out = run(["dtn-det", "mpc", config, checkpoint, *rest, *options], checkout)
     assert "mPC" in out
     assert "rPC" in out
+
+
+def test_import_of_result_files(here: Here, checkout: Path) -> None:
+    (command,) = starting("dtn-det import ")
+    objects = json.loads((checkout / "coco/annotations/instances_val2017.json").read_text())["annotations"]
+    found = [{"score": 0.5, **{key: one[key] for key in ("image_id", "category_id", "bbox")}} for one in objects]
+    for name in ("clean", "fog_3"):
+        (checkout / "results/yolo").mkdir(parents=True, exist_ok=True)
+        (checkout / f"results/yolo/{name}.json").write_text(json.dumps(found))
+    printed = here(shlex.split(command.replace("/data/coco", "coco")))
+    assert f"yolo: {2 * len(found)} detections (boxes) in" in printed
+    assert "74 of 75 conditions" in printed
 
 
 def adapted(command: str, *options: str) -> list[str]:

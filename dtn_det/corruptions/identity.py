@@ -8,6 +8,7 @@ form.
   without frost, such as ``imagenet-c-bar``, have no part that begins with ``frost=``.
 * ``files made with imagenet-c jpeg85 ...``: the images were read from a folder with this line in its manifest.
 * ``files``: the images were read from a folder without such a record, such as ImageNet-C as published.
+* :data:`IMPORTED_RESULTS`: another program evaluated the images.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _LINE = re.compile(
     r"(?:(?: frost=(?P<textures>\S+))? engine=(?P<engine>\d+)| (?P<package>.+))?"
 )
 _FILES, _MADE_WITH = "files", " made with "
+
+IMPORTED_RESULTS = "imported results; how the images were corrupted is not known"
+"""The line of a store whose results another program computed from images that this package did not see."""
 
 
 @dataclass(frozen=True)

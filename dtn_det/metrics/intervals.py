@@ -161,7 +161,8 @@ def detection_intervals(
     """Compute intervals of a metric on each cell, and of its summaries `P`, `mPC` and `rPC`.
 
     `mPC` and `rPC` are also computed for each corruption, group and severity. Without the clean cell, `P` and `rPC` are
-    left out. The other arguments are those of :func:`classification_intervals`.
+    left out; with the clean cell alone, `mPC` and `rPC` are. The other arguments are those of
+    :func:`classification_intervals`.
 
     Args:
         model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
@@ -247,10 +248,10 @@ def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) 
     for replicated in (False, True):
         values, clean = _select(model, chosen, replicated)
         numbers = dict(_cell_numbers(model.metric, chosen, values, clean))
-        means = _means(f"mPC {model.metric}", values, layout)
+        means = _means(f"mPC {model.metric}", values, layout) if chosen else {}
         numbers |= means
         if clean is not None:
-            if not replicated and clean == 0:
+            if not replicated and clean == 0 and chosen:
                 raise no_clean_performance(model.metric)
             numbers[Quantity(f"P {model.metric}")] = clean
             for key, mean in means.items():

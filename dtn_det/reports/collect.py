@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
@@ -35,6 +36,11 @@ from dtn_det.robustness.store import ModelStore
 
 Pairs = Sequence[tuple[str, str]]
 _BadImages = dict[str, Mapping[int, str]]
+
+_UNKNOWN_CORRUPTION = (
+    "imported results; how the images were corrupted is not known, so a difference from another model under "
+    "corruptions may be one of the images"
+)
 
 
 @dataclass(frozen=True)
@@ -219,8 +225,10 @@ def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
 
 def _of_import(name: str, model: ModelStore | Imported) -> list[str]:
     """Return remarks on an imported model: the rule by which its numbers were made, and what was filled in."""
-    if not isinstance(model, Imported):
-        return []
+    if isinstance(model, ModelStore):
+        manifest = model.store.manifest
+        doubt = [_UNKNOWN_CORRUPTION] if manifest.imported and set(manifest.cells) != {CLEAN} else []
+        return [f"{name}: {text}" for text in (*doubt, *(one.sentence() for one in model.manifest.remarks))]
     rule = [MMDET_RULE] if model.source.detections == MMDET_DETECTIONS else []
     return [f"{name}: {text}" for text in (*rule, *(remark.sentence() for remark in model.source.remarks))]
 
@@ -244,9 +252,9 @@ def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel
         reasons.append(f"{counted(bad, 'bad image')} left out")
     return ReportModel(
         name,
-        "measured",
+        "imported" if store.imported else "measured",
         manifest.source,
-        num_parameters=manifest.num_parameters,
+        num_parameters=manifest.num_parameters or None,
         flops=manifest.facts.flops,
         flops_at=manifest.facts.flops_at,
         settings=dict(manifest.protocol),
@@ -264,12 +272,13 @@ def _provenance(sources: Sources, options: ReportOptions) -> Provenance:
             for library, version in model.manifest.versions.items():
                 versions.setdefault(library, {})[version] = None
     manifest = sources.stores[0].manifest if sources.stores else None
+    made = dict.fromkeys(store.manifest.corruption for store in sources.stores)
     return Provenance(
         data=manifest.data if manifest else "imported results",
         data_hash=manifest.data_hash if manifest else "",
         num_images=manifest.num_images if manifest else 0,
         selection=manifest.selection if manifest else "all",
-        corruption=manifest.corruption if manifest else "as imported",
+        corruption="; ".join(made) if made else "as imported",
         settings=dict(manifest.protocol) if manifest else {},
         versions={
             "dtn-det (report)": metadata.version("dtn-det"),

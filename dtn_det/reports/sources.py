@@ -14,6 +14,7 @@ from dtn_det.datasets.folders.label_maps import SUBSETS
 from dtn_det.datasets.sets import set_title
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.contents import Task
+from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.importing import Imported, read_imported
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import StoreManifest
@@ -138,13 +139,16 @@ def _check_alike(stores: Sequence[Store]) -> None:
         one, other = first.manifest, store.manifest
         different = []
         annotations_alone = _same_images(one, other)
-        if one.data_hash != other.data_hash:
+        imported = bool(one.imported or other.imported)
+        same_data = one.data_hash == other.data_hash or (imported and _same_truth(first, store))
+        if not same_data:
             different.append(_data_difference(one, other))
         # If the hashes are equal, the same images were selected, even if the texts differ: earlier versions called some
         # selections "all".
-        if one.data_hash != other.data_hash and one.selection != other.selection:
+        if not same_data and one.selection != other.selection:
             different.append(f"selection: {one.selection} and {other.selection}")
-        if one.corruption != other.corruption:
+        # How the images of imported results were corrupted is not known; reports tell this.
+        if one.corruption != other.corruption and not imported:
             changes = engine_changes(one.corruption, other.corruption)
             reason = f" ({changes})" if changes else ""
             different.append(f"corruption: {one.corruption} and {other.corruption}{reason}")
@@ -189,6 +193,13 @@ def _same_images(one: StoreManifest, other: StoreManifest) -> bool:
     """Return whether two data sets of detectors differ only in the annotations, which `mpc` can replace in a store."""
     same = one.data == other.data and bool(one.images_hash) and one.images_hash == other.images_hash
     return same and one.data_hash != other.data_hash
+
+
+def _same_truth(first: Store, second: Store) -> bool:
+    """Return whether two stores of detectors have equal images and annotations, whatever the sizes of the files."""
+    truths = [CocoTruth.of(store) for store in (first, second)]
+    hashes = {truth.hash([0] * len(truth.images)) for truth in truths}
+    return len(hashes) == 1
 
 
 def _data_difference(one: StoreManifest, other: StoreManifest) -> str:

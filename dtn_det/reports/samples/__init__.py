@@ -203,10 +203,14 @@ def make_samples(
         InputError: The folder does not hold images of the expected kind, or this version cannot make the corruptions.
         FileNotFoundError: There is no such folder.
     """
-    models = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
+    models = {
+        name: model
+        for name, model in sources.models.items()
+        if isinstance(model, ModelStore) and not model.store.manifest.imported
+    }
     if not models:
         raise ReportError(
-            "expected models with records of images for sample images, got imported results: leave out --data"
+            "expected models that were evaluated here for sample images, got imported results: leave out --data"
         )
     pair = next((pair for pair in pairs if pair[0] in models and pair[1] in models), None)
     if sources.task == "classification":

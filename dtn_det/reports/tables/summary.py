@@ -134,10 +134,14 @@ def calibration_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
 def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
     if numbers.section.kind != "top1":
         # Show the first average precision that is available: imported results may lack AP.
-        having = (
-            metric for metric in METRICS if any(key[2] in (f"P {metric}", f"mPC {metric}") for key in numbers.found)
-        )
-        return _precision_columns(next(having, METRICS[0]))
+        found = {key[2] for key in numbers.found}
+        having = [metric for metric in METRICS if {f"P {metric}", f"mPC {metric}"} & found] or [METRICS[0]]
+        if not any(name.startswith("mPC ") for name in found):
+            return tuple(
+                _Shown(Column(metric, "%", 1, "up", with_interval=metric == having[0]), f"P {metric}")
+                for metric in having
+            )
+        return _precision_columns(having[0])
     with_baseline = any(key[2] == "mCE" for key in numbers.found)
     down = Column("error", "%", 1, "down", span="corrupted")
     if not any(key[2] == "mean error" for key in numbers.found):

@@ -57,6 +57,8 @@ class StoreManifest:
         images_hash: Hash of the images without their annotations, which is what detections depend on. Empty for
             classifiers and in stores of earlier versions.
         earlier_data_hashes: Hashes of annotations of the same images that were replaced, the oldest first.
+        imported: Format of the result files of another program that all records of the store were imported from. Empty
+            if the models were evaluated here.
     """
 
     task: str
@@ -73,6 +75,7 @@ class StoreManifest:
     recognised: Mapping[str, str] = field(default_factory=dict)
     images_hash: str = ""
     earlier_data_hashes: tuple[str, ...] = ()
+    imported: str = ""
 
     def __post_init__(self) -> None:
         if self.num_images < 1 or self.unit_size < 1 or not self.cells:
@@ -125,8 +128,10 @@ class ModelManifest:
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
         versions: Versions of the libraries in the run that began to evaluate the model. If a run with other versions
             continues, ``dtn-det mce`` warns.
+        num_parameters: Number of parameters; 0 for imported results, of which it is not known.
         facts: The cost and training of the model, for reports. Runs do not compare them, and stores of earlier versions
             have none.
+        remarks: What the reader of imported results left out, filled in or decided. Runs do not compare remarks.
     """
 
     name: str
@@ -136,6 +141,7 @@ class ModelManifest:
     protocol: Mapping[str, str]
     versions: Mapping[str, str]
     facts: ModelFacts = field(default_factory=ModelFacts)
+    remarks: tuple[Remark, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind in (("name", str), ("weights_hash", str), ("protocol", Mapping), ("versions", Mapping)):
@@ -145,7 +151,7 @@ class ModelManifest:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
         plain = {"protocol": dict(self.protocol), "versions": dict(self.versions), "facts": self.facts.to_dict()}
-        return {**asdict(self), **plain}
+        return {**asdict(self), **plain, "remarks": [remark.to_dict() for remark in self.remarks]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
@@ -155,7 +161,9 @@ class ModelManifest:
             protocol = {
                 _EARLIER_KEYS.get(key, key): _EARLIER_VALUES.get((key, value), value) for key, value in protocol.items()
             }
-        return cls(**{**values, "protocol": protocol, "facts": ModelFacts.from_dict(values.get("facts", {}))})
+        remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
+        facts = ModelFacts.from_dict(values.get("facts", {}))
+        return cls(**{**values, "protocol": protocol, "facts": facts, "remarks": remarks})
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
