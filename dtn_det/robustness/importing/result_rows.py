@@ -25,6 +25,7 @@ from dtn_det.datasets.coco.shapes import read_mask
 from dtn_det.datasets.coco.values import Id, identifier, number
 from dtn_det.datasets.remarks import Remark, counted_remark
 from dtn_det.errors import AnnotationError
+from dtn_det.metrics.coco_objects import run_lengths
 from dtn_det.robustness.detection.truth import CocoTruth
 
 # A box may reach _BEYOND pixels beyond its image. Where more than the share _MANY of all boxes reach further, the file
@@ -93,7 +94,7 @@ class ResultRows:
         if boxes is None:
             rows = zip(self.image.tolist(), self.masks or (), strict=True)
             runs = [{"size": sizes[image].tolist(), "counts": counts} for image, counts in rows]
-            boxes = np.asarray(require("faster_coco_eval.core.mask", "det").toBbox(runs), np.float64).reshape(-1, 4)
+            boxes = np.asarray(require("hotcoco", "det").mask.to_bbox(runs), np.float64).reshape(-1, 4)
         found: NDArray[np.float32] = np.concatenate(
             [boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1, dtype=np.float32
         )
@@ -283,7 +284,6 @@ def _masks(
         return None
     sizes = images.sizes[image].tolist()
     found = []
-    compress = require("faster_coco_eval.core.mask", "det").frPyObjects
     for place, one in enumerate(given):
         size = sizes[place]
         mask = read_mask(one)
@@ -296,7 +296,6 @@ def _masks(
             expected = f"masks of the size of their images, here [height, width] {size}"
             advice = "resize masks to the images, or name the annotation file of these images with --ann"
             raise AnnotationError(path, expected, got, _place(rows, place), advice)
-        counts = mask.value["counts"]
-        counts = counts if isinstance(counts, str) else compress(mask.value, *size)["counts"]
+        counts = run_lengths(mask.value, *size)["counts"]
         found.append(counts.encode() if isinstance(counts, str) else counts)
     return tuple(found)

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from dtn_det.reports.collect import ReportOptions, collect
-from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
+from dtn_det.robustness.detection.evaluation import read_cells
+from dtn_det.robustness.detection.second_opinion import coco_results
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.importing.detections import import_detections
 from dtn_det.robustness.store import Store
@@ -15,10 +16,10 @@ from dtn_det.robustness.store import Store
 def test_the_detections_of_mpc_have_no_difference_from_themselves(finished_mpc: Path, coco: Path, tmp_path: Path):
     store = Store.open(finished_mpc)
     (model,) = store.models().values()
-    scorer = CocoScorer(CocoTruth.of(store))
+    truth = CocoTruth.of(store)
     for cell in read_cells(model, range(len(store.manifest.cells))):
         for kind in ("bbox", "segm"):
-            rows = scorer.results(cell, kind)
+            rows = coco_results(truth, cell, kind)
             for row in rows:
                 if "segmentation" in row:
                     row["segmentation"]["counts"] = row["segmentation"]["counts"].decode()

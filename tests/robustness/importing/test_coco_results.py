@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-pytest.importorskip("faster_coco_eval", reason="detections need COCO's evaluation")
+pytest.importorskip("hotcoco", reason="detections need COCO's evaluation")
 pytest.importorskip("pyarrow")
 
 from report_stores import detector_store
@@ -26,7 +26,8 @@ from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import open_sources
 from dtn_det.reports.tables import report_tables
-from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
+from dtn_det.robustness.detection.evaluation import read_cells
+from dtn_det.robustness.detection.second_opinion import coco_results
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.importing.detections import import_detections
 from dtn_det.robustness.store import ModelStore, Store, blocks
@@ -50,11 +51,11 @@ def annotations(measured) -> Path:
 def detections(measured) -> Results:
     """The detections of the store in COCO's result format, boxes and masks together; not to be changed."""
     store = Store.open(measured)
-    scorer = CocoScorer(CocoTruth.of(store))
+    truth = CocoTruth.of(store)
     found: Results = {}
     for cell in read_cells(store.model("ours"), range(len(CELLS))):
-        rows = scorer.results(cell, "bbox")
-        for row, mask in zip(rows, scorer.results(cell, "segm"), strict=True):
+        rows = coco_results(truth, cell, "bbox")
+        for row, mask in zip(rows, coco_results(truth, cell, "segm"), strict=True):
             runs = mask["segmentation"]
             row["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
         found[CELLS[cell.cell]] = rows
