@@ -11,16 +11,18 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
-from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES
+from dtn_det._optional import require
+from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, SORT_IMAGENET
 from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
 
 NUM_LISTS = 50_000
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.")
-_ENOUGH, _LEAST_SHARE = 100, 0.5
+_ENOUGH, _SOME, _LEAST_SHARE = 100, 20, 0.5
 
 
 def read_real_labels(path: Path) -> list[tuple[int, ...]]:
@@ -48,6 +50,35 @@ def read_real_labels(path: Path) -> list[tuple[int, ...]]:
             "real.json of google-research/reassessed-imagenet"
         )
     return found
+
+
+def check_numbered_folders(images: LabelledImages, root: Path) -> None:
+    """Check that folders with validation images of ImageNet are numbered in the order of training.
+
+    The numbers of the folders are compared with the Real labels, which timm contains. The devkit of ILSVRC2012 numbers
+    the classes in another order. Fewer than twenty images are not checked.
+
+    Args:
+        images: Images in files named ``ILSVRC2012_val_...``, labelled with the numbers of their folders.
+        root: The folder of the folders.
+
+    Raises:
+        InputError: Most of the images are not of the class with the number of their folder.
+    """
+    require("timm", "cls")
+    lists = read_real_labels(Path(str(resources.files("timm.data") / "_info" / "imagenet_real_labels.json")))
+    known = [
+        image.label in lists[number - 1]
+        for image in images.images
+        if (match := _NAME.match(image.key.rpartition("/")[2])) and 1 <= (number := int(match[1])) <= NUM_LISTS
+        if lists[number - 1]
+    ]
+    if len(known) >= _SOME and sum(known) < _LEAST_SHARE * len(known):
+        raise InputError(
+            f"expected folders named by the numbers of ImageNet's classes in the order of training in {root}, got "
+            f"{sum(known):,} of {len(known):,} images in the folder of one of their Real labels: the devkit of "
+            f"ILSVRC2012 numbers the classes in another order; {SORT_IMAGENET}"
+        )
 
 
 def with_real_labels(images: LabelledImages, path: Path) -> LabelledImages:

@@ -9,6 +9,7 @@ from dtn_det.datasets.folders.class_folders import check_clean, label_images
 from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, imagenet_subset, naming
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.labelled import LabelledImages
+from dtn_det.datasets.real_labels import check_numbered_folders
 from dtn_det.errors import InputError
 
 ROWS = ("array_images", "batches", "parquet")
@@ -34,7 +35,10 @@ def label_set(found: Recognised, classes: str | None, limit: int | None, limit_s
     """List the images of a clean set that was recognised: see :func:`list_set`."""
     check_set(found, classes)
     if found.kind not in ROWS:
-        return label_images(found, classes, limit, limit_seed)
+        images = label_images(found, classes, limit, limit_seed)
+        if found.dataset == "ImageNet" and images.labels.classes == "imagenet" and naming(found.folders) == "numbers":
+            check_numbered_folders(images, found.root)
+        return images
     return list_rows(found.kind, found.root, limit, limit_seed)
 
 

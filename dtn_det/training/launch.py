@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint, is_whole
 from dtn_det.datasets.configs.folders import check_class_folders
-from dtn_det.datasets.configs.settings import data_paths, other_names
+from dtn_det.datasets.configs.settings import data_paths, innermost_settings, other_names
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import CheckpointError, InputError
 from dtn_det.training.config import is_classifier
@@ -135,6 +135,13 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
         raise FileNotFoundError(
             f"expected --data-root {given_root!r} to hold {expected}, got a folder without {lacking}: name the folder "
             f"of the dataset in which they lie{other_names(cfg, name, folder, path)}"
+        )
+    if folder is not None:
+        place = next(where for where, one in innermost_settings(cfg, name) if (one.get("data_root") or "") == root)
+        option = f"{place}.data_root={given_root}"
+        raise FileNotFoundError(
+            f"expected the data of {name} at {path!r}, got nothing there: this path does not begin with the config's "
+            f"top-level data_root, which --data-root replaces; give it with --cfg-options {option}"
         )
     place = root.rstrip("/") or os.path.dirname(path)
     # If a folder of this name exists, `ln -s` would put the link inside it.

@@ -49,11 +49,16 @@ def label_map(
         given: Number of the classes, if another file of the set states it.
 
     Raises:
-        InputError: The number of the classes is unknown, or a label is not below this number.
+        InputError: The number of the classes is unknown, the labels begin at 1, or a label is not below this number.
     """
     most = int(labels.max())
     absent = np.setdiff1d(np.arange(most + 1), labels)
     remarks: tuple[Remark, ...] = ()
+    if not names and given is None and most > 1 and absent.tolist() == [0]:
+        raise InputError(
+            f"expected labels from 0 on in {path}, got 1 to {most} and no 0: subtract 1 from all labels (in SVHN, "
+            "where 10 stands for the digit 0, make 10 a 0 instead), and save them again"
+        )
     number = len(names) or given or most + 1
     if most >= number:
         raise InputError(

@@ -263,7 +263,12 @@ class ParquetRows:
         value = values[place].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
-            raise BadImageError(f"{self.path}: row {number} has no bytes of an image")
+            place_only = value.get("path") if isinstance(value, dict) else None
+            has = f"the path of an image, {place_only}, but not its bytes" if place_only else "no bytes of an image"
+            raise BadImageError(
+                f"{self.path}: row {number} has {has}: write the file again with the content of the image files in "
+                f"the column {self.column!r} (in its field 'bytes')"
+            )
         try:
             with Image.open(io.BytesIO(content)) as picture:
                 return np.array(to_rgb(picture))

@@ -246,6 +246,8 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
     dataset = _dataset(root, folders, names)
     if dataset in SUBSETS.values():
         classes = dataset.lower()
+    if dataset == "ImageNet":
+        classes = "imagenet"  # also of folders named by numbers, which are checked against the files when listed
     if not dataset and _is_tiny(folders, sizes):
         dataset, classes = "Tiny-ImageNet", "folder"
     wnids = _listed_classes(root)

@@ -7,14 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from array_sets import LABELS, clean_images, write_batches, write_cifar_c, write_parquet
 
 from dtn_det.datasets.arrays.corrupted import open_arrays
 from dtn_det.datasets.arrays.labels import label_map
+from dtn_det.datasets.arrays.rows import open_rows
 from dtn_det.datasets.arrays.twins import match_rows
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.datasets.sets import list_set
+from dtn_det.errors import BadImageError
 
 
 def resave(root: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -118,6 +122,12 @@ class TestClasses:
         with pytest.raises(ValueError, match=r"every class from 0 to 4 in labels\.npy, got none of 1"):
             label_map(np.array([0, 4]), 64, Path("labels.npy"))
 
+    def test_labels_from_one_are_refused(self) -> None:
+        """SVHN has 10 for the digit 0, and other sets begin to count at 1."""
+        with pytest.raises(ValueError, match=r"labels from 0 on in labels\.npy, got 1 to 10 and no 0: subtract 1"):
+            label_map(np.array([10, *range(1, 11)]), 32, Path("labels.npy"))
+        assert label_map(np.array([10, *range(1, 11)]), 32, Path("labels.npy"), given=11).map.num_classes == 11
+
     def test_a_label_beyond_the_named_classes_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"labels from 0 to 1 in labels\.npy, whose set has 2 classes, got 4"):
             label_map(np.array([0, 4]), 32, Path("labels.npy"), ("ant", "bee"))
@@ -140,6 +150,14 @@ class TestCleanSets:
     def test_columns_of_a_parquet_file(self, tmp_path: Path, column: str, label: str) -> None:
         images = list_set(write_parquet(tmp_path / "test.parquet", column, label))
         assert [image.label for image in images.images] == list(range(10))
+
+    def test_a_row_that_has_only_the_path_of_an_image_says_so(self, tmp_path: Path) -> None:
+        table = pyarrow.table({"image": [{"bytes": None, "path": "/data/0.png"}], "label": [0]})
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(
+            BadImageError, match=r"row 0 has the path of an image, /data/0\.png, but not its bytes: write"
+        ):
+            open_rows(str(tmp_path / "a.parquet")).row(0)
 
     def test_a_parquet_file_without_images_is_refused(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "test.parquet", "text")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from dtn_det.corrupted_folders.reading import match_clean
 from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.label_maps import imagenet_wnids, natural_order
+from dtn_det.datasets.sets import list_set
 from dtn_det.errors import BadImageError
 
 pytest.importorskip("timm", reason="ImageNet's classes come from timm")
@@ -19,6 +23,26 @@ pytest.importorskip("timm", reason="ImageNet's classes come from timm")
 
 def labels(root: Path, classes: str | None = None) -> dict[str, int]:
     return {image.key.partition("/")[0]: image.label for image in list_images(root, classes).images}
+
+
+def write_validation(root: Path, order: Callable[[int], int]) -> Path:
+    """A few of ImageNet's validation images, in folders named by what becomes of their first Real label."""
+    lists = json.loads((resources.files("timm.data") / "_info" / "imagenet_real_labels.json").read_text())
+    for number, right in enumerate(lists[:60], 1):
+        if right:
+            write_image(root / str(order(right[0])) / f"ILSVRC2012_val_{number:08}.JPEG", (64, 64))
+    return root
+
+
+def test_numbered_folders_of_validation_images_are_held_against_their_real_labels(tmp_path: Path) -> None:
+    images = list_set(write_validation(tmp_path / "training", lambda label: label))
+    assert images.num_classes == 1000
+    assert all(image.label == int(Path(image.path).parent.name) for image in images.images)
+    other = write_validation(tmp_path / "devkit", lambda label: (label * 7 + 3) % 1000)
+    with pytest.raises(
+        ValueError, match=r"in the order of training in .*devkit, got 0 of \d+ images in the folder of one"
+    ):
+        list_set(other)
 
 
 @pytest.mark.parametrize("padded", [False, True])
