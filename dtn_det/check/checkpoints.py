@@ -56,7 +56,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     facts = dict(_facts(content, chosen, copies))
     title = _title(path)
     if target is None:
-        problems = tuple(_not_whole(path, chosen))
+        problems = (*_not_whole(path, chosen), *_not_loaded(path))
         of_copies = () if copies is None else (Remark(COPIES, copies.remark(), str(path)),)
         remarks = (*folder_remarks(str(path)), *networks_beside(str(path)), *of_copies)
         return CheckResult(str(path), "checkpoint", title, facts, remarks, problems=problems)
@@ -123,6 +123,19 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
         check_parametrizations(fold_weight_norm(chosen.state)[0])
     except CheckpointError as error:
         yield f"{path}: {error}"
+
+
+def _not_loaded(path: Path) -> Iterator[str]:
+    """Load a folder with an image classifier of transformers, and yield why `dtn-det mce` cannot evaluate it."""
+    kind = transformers_class(str(path)) if path.is_dir() else None
+    if kind is None or not kind.endswith("ForImageClassification"):
+        return
+    from dtn_det.robustness.classification.models.hugging_face import load_model_and_processor
+
+    try:
+        load_model_and_processor(str(path))
+    except InputError as error:
+        yield str(error)
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:

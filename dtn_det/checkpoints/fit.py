@@ -163,11 +163,20 @@ class Fit:
         lacking = any(map(_NORM_NAMES.search, self.missing))
         if self.other_norms:
             return f"The file is of {' and '.join(self.other_norms)}, the model has LayerNorm there."
+        if not self._norms_alone:
+            return ""
         if beyond and not lacking:
             return "The file is of a model with another norm, such as DTN, where this one has LayerNorm or less."
         if lacking and not beyond:
             return "The file is of a model with LayerNorm or another norm, which has less than the norm of this one."
         return "The file is of a model with another norm." if beyond else ""
+
+    @property
+    def _norms_alone(self) -> bool:
+        """True if no modules but norms have names that the other side lacks."""
+        names = (*self.unexpected, *self.missing)
+        norms = {name.rpartition(".")[0] for name in names if _NORM_NAMES.search(name)}
+        return all(_NORM_NAMES.search(name) or name.rpartition(".")[0] in norms for name in names)
 
     def _classes(self) -> str:
         names = {name.rpartition(".")[0] for name, _, _ in self.misshapen}

@@ -279,6 +279,17 @@ def test_the_twin_of_an_old_file_is_told_by_its_names(tmp_path: Path) -> None:
         load_weights(net("LN"), save(old(net()), tmp_path))
 
 
+def test_batch_norms_of_blocks_that_the_model_lacks_are_no_cause(tmp_path: Path) -> None:
+    """A residual network with bottlenecks has one convolution and one norm more in each block."""
+
+    def block(*kernels: int) -> nn.Module:
+        parts = {f"conv{place}": nn.Conv2d(4, 4, kernel) for place, kernel in enumerate(kernels)}
+        return nn.ModuleDict({**parts, **{f"bn{place}": nn.BatchNorm2d(4) for place in range(len(kernels))}})
+
+    with pytest.raises(CheckpointError, match="It is of another model, or of another version of the library"):
+        load_weights(block(3, 3), save(block(1, 3, 1).state_dict(), tmp_path))
+
+
 def test_what_may_be_missing_or_left_over() -> None:
     own = {"a.weight": ONE, "bn.num_batches_tracked": ONE, "b.relative_position_index": ONE}
     extra = {"auxiliary_head.weight": ONE, "attn.attn_mask": ONE, "norm.old": ONE}

@@ -189,15 +189,6 @@ def test_data_root_needs_no_slash_and_is_no_part_of_a_name(tmp_path: Path) -> No
     }
 
 
-def test_a_dataset_with_another_data_root_is_named_with_the_option_for_it(tmp_path: Path) -> None:
-    dataset = {"data_root": "elsewhere", "ann_file": "a.json"}
-    cfg = Config({"data_root": "data/coco", "train_dataloader": {"dataset": {"dataset": dataset}}})
-    launch.set_data_root(cfg, str(tmp_path))
-    option = f"--cfg-options train_dataloader.dataset.dataset.data_root={tmp_path}"
-    with pytest.raises(FileNotFoundError, match=f"at 'elsewhere/a.json', got nothing there: .*; give it with {option}"):
-        launch.check_data(cfg, ["train_dataloader"], str(tmp_path))
-
-
 def test_data_root_must_be_a_folder() -> None:
     with pytest.raises(FileNotFoundError, match="expected --data-root to be a folder, got '/nowhere'"):
         launch.set_data_root(resolve(RETINANET), "/nowhere")

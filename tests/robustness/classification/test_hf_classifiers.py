@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,19 @@ def test_weights_without_a_classifier_are_refused(tmp_path: Path, folder: Path) 
     message = r"expected all weights of ViTForImageClassification in .*, got none for .*classifier\.\w+.*: name a check"
     with pytest.raises(InputError, match=message):
         load_classifier(f"hf:{copy}", 3)
+
+
+def test_names_of_other_classes_than_those_of_the_weights_are_refused(tmp_path: Path, folder: Path) -> None:
+    copy = copied(folder, tmp_path)
+    settings = json.loads((copy / "config.json").read_text())
+    settings.update(id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    (copy / "config.json").write_text(json.dumps(settings))
+    message = r"got another one of classifier\.\w+ than \(2,.*\): write the settings of the training into config"
+    with pytest.raises(InputError, match=message):
+        load_classifier(f"hf:{copy}", 3)
+    (problem,) = check_checkpoint(copy).problems
+    assert re.search(message, problem)
+    assert check_checkpoint(folder).problems == ()
 
 
 @pytest.mark.parametrize(

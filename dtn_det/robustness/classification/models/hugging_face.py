@@ -41,9 +41,8 @@ def load_hugging_face(source: str, num_classes: int) -> Classifier:
             no image processor.
         ClassCountError: The model has another number of classes.
     """
-    transformers = require("transformers", "cls")
     name = source.removeprefix(HF)
-    model, processor = _load(transformers, name)
+    model, processor = load_model_and_processor(name)
     if model.config.num_labels != num_classes:
         raise ClassCountError(source, model.config.num_labels, num_classes)
     settings = processor.to_dict()
@@ -72,8 +71,13 @@ def load_hugging_face(source: str, num_classes: int) -> Classifier:
     )
 
 
-def _load(transformers: Any, name: str) -> tuple[Any, Any]:
-    """Load a model, whose weights must all be there, and its image processor."""
+def load_model_and_processor(name: str) -> tuple[Any, Any]:
+    """Load an image classifier, whose weights must all be there and fit its config, and its image processor.
+
+    Raises:
+        InputError: There is no such model or image processor, or weights are missing or of other shapes.
+    """
+    transformers = require("transformers", "cls")
     if not name:
         raise InputError("expected a folder or a name of the hub after 'hf:', got nothing: name one")
     local = Path(name).is_dir()
@@ -86,7 +90,7 @@ def _load(transformers: Any, name: str) -> tuple[Any, Any]:
             name,
             "" if local else fault,
             lambda: transformers.AutoModelForImageClassification.from_pretrained(
-                name, output_loading_info=True, **options
+                name, output_loading_info=True, ignore_mismatched_sizes=True, **options
             ),
         )
         processor = _made(
@@ -97,7 +101,14 @@ def _load(transformers: Any, name: str) -> tuple[Any, Any]:
             lambda: transformers.AutoImageProcessor.from_pretrained(name, use_fast=True, **options),
         )
     model, loading = made
-    lacking = [*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])]
+    for found in loading["mismatched_keys"]:
+        key = found if isinstance(found, str) else found[0]  # newer versions add the shapes
+        raise InputError(
+            f"expected weights of the shapes that the config.json of {name!r} states, got another one of {key} than "
+            f"{tuple(model.state_dict()[key].shape)}: write the settings of the training into config.json, such as one "
+            "name in id2label for each class"
+        )
+    lacking = loading["missing_keys"]
     if lacking:
         raise InputError(
             f"expected all weights of {type(model).__name__} in {name!r}, got none for {some(lacking, 3)}: name a "
@@ -112,7 +123,8 @@ def _made(what: str, name: str, fault: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except Exception as error:
-        told = (str(error).strip() or "no reason").splitlines()[0]
+        lines = (str(error).strip() or "no reason").splitlines()
+        told = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(
             f"expected {what} in {name!r}, got {f'{fault}, and ' if fault else ''}{type(error).__name__}: {told}: name "
             "a folder that save_pretrained of the model and of its processor have written, or another model"
