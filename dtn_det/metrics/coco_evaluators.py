@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det.errors import InputError
-from dtn_det.metrics.coco_matches import CocoMatches, InPairs, MatchSettings, match_pairs
+from dtn_det.metrics.coco_matches import CocoMatches, InPairs, MatchSettings, OfCategory, match_categories
 
 
 def matches_from_evaluator(evaluator: Any) -> CocoMatches:
@@ -25,27 +25,33 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
     settings = evaluator.params
     images, categories = [int(one) for one in settings.imgIds], [int(one) for one in settings.catIds]
     truths = _by_pair(evaluator.cocoGt, images, categories)
+    found = _by_pair(evaluator.cocoDt, images, categories)
     most = int(settings.maxDets[-1])
-    # The sort is stable, as in COCO's code: detections with equal scores keep their order.
-    found = {
-        pair: sorted(detections, key=_falling_score)[:most]
-        for pair, detections in _by_pair(evaluator.cocoDt, images, categories).items()
-    }
-    detections, objects = _in_pairs(found), _in_pairs(truths)
 
-    def overlap(rows: slice, columns: slice) -> NDArray[np.float64]:
-        pair = images[detections.image[rows.start]], categories[detections.category[rows.start]]
-        table = np.asarray(evaluator.ious[pair], dtype=np.float64)
-        return table.reshape(rows.stop - rows.start, columns.stop - columns.start)
+    def of_category(place: int) -> OfCategory:
+        """Return the detections of a category; equal scores keep their order, as in COCO's code."""
+        own = {image: found[place, image] for image in range(len(images)) if (place, image) in found}
+        best = [(image, one) for image in own for one in sorted(own[image], key=_falling_score)[:most]]
+        numbers = np.array([image for image, _ in best], np.int64)
 
-    return match_pairs(
+        def overlap(rows: slice, columns: slice) -> NDArray[np.float64]:
+            table = np.asarray(evaluator.ious[images[numbers[rows.start]], categories[place]], dtype=np.float64)
+            return table.reshape(rows.stop - rows.start, columns.stop - columns.start)
+
+        return OfCategory(
+            numbers,
+            np.array([one["score"] for _, one in best], np.float64),
+            np.array([one["area"] for _, one in best], np.float64),
+            overlap,
+        )
+
+    objects = [(pair, one) for pair in sorted(truths) for one in truths[pair]]
+    pairs = np.array([pair for pair, _ in objects], np.int64).reshape(-1, 2)
+    return match_categories(
         images,
-        len(categories),
-        objects,
-        np.array([bool(one.get("iscrowd", 0)) for pair in sorted(truths) for one in truths[pair]], np.bool_),
-        detections,
-        np.array([one["score"] for pair in sorted(found) for one in found[pair]], np.float64),
-        overlap,
+        InPairs(pairs[:, 0], pairs[:, 1], np.array([one["area"] for _, one in objects], np.float64)),
+        np.array([bool(one.get("iscrowd", 0)) for _, one in objects], np.bool_),
+        map(of_category, range(len(categories))),
         MatchSettings(
             tuple(settings.areaRngLbl),
             np.ascontiguousarray(settings.areaRng, np.float64),
@@ -58,12 +64,6 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
 
 def _falling_score(detection: Mapping[str, Any]) -> float:
     return -float(detection["score"])
-
-
-def _in_pairs(groups: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]]) -> InPairs:
-    pairs = np.array([pair for pair in sorted(groups) for _ in groups[pair]], np.int64).reshape(-1, 2)
-    area = np.array([one["area"] for pair in sorted(groups) for one in groups[pair]], np.float64)
-    return InPairs(pairs[:, 0], pairs[:, 1], area)
 
 
 def _check(evaluator: Any) -> None:

@@ -6,9 +6,9 @@ IoUs. So the AP of all images equals the AP of pycocotools, hotcoco and faster-c
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,17 +111,30 @@ class CocoMatches:
 
 
 Overlap = Callable[[slice, slice], NDArray[np.float64]]
-"""Returns the IoUs (detections, objects) of some detections and some objects of one pair."""
+"""Returns the IoUs (detections, objects) of some detections and some objects of one image and category."""
 
 
-def match_pairs(
+class OfCategory(NamedTuple):
+    """The detections of one category, sorted by image and then by falling score, with no more than count.
+
+    Attributes:
+        image: Index of the image of each detection, (detections,).
+        scores: Score of each detection, (detections,).
+        area: Area of each detection in square pixels, (detections,).
+        overlap: Called once for each image that has both, with slices of these detections and of all objects.
+    """
+
+    image: NDArray[np.integer]
+    scores: NDArray[np.floating]
+    area: NDArray[np.float64]
+    overlap: Overlap
+
+
+def match_categories(
     images: Sequence[int],
-    num_categories: int,
     truths: InPairs,
     crowd: NDArray[np.bool_],
-    found: InPairs,
-    scores: NDArray[np.float64],
-    overlap: Overlap,
+    found: Iterable[OfCategory],
     settings: MatchSettings = COCO_SETTINGS,
 ) -> CocoMatches:
     """Match detections with the objects of the same category and image.
@@ -129,49 +142,21 @@ def match_pairs(
     Args:
         images: Ids of the images.
         crowd: Whether each object is a crowd, (objects,).
-        found: The detections. Those of a pair are sorted by falling score and are at most ``settings.most``.
-        scores: Score of each detection, (detections,).
-        overlap: Called once for each pair that has both, with slices of `found` and `truths`.
+        found: The detections of each category, in order; if this is a generator, the float arrays of one category at a
+            time are in memory.
     """
     pairs, truth_starts = np.unique(truths.keys(len(images)), return_index=True)
-    truth_ends = np.append(truth_starts, len(crowd))[1:]
-    keys = found.keys(len(images))
-    starts, ends = np.searchsorted(keys, pairs, "left"), np.searchsorted(keys, pairs, "right")
-    both = np.flatnonzero(ends > starts)
-    bounds = np.stack([starts, ends, truth_starts, truth_ends], axis=1)[both]
-    sizes = np.stack([bounds[:, 1] - bounds[:, 0], bounds[:, 3] - bounds[:, 2]], axis=1).astype(np.int64)
-    ious = np.empty(int(sizes.prod(axis=1).sum()))
-    place = 0
-    for start, end, truth_start, truth_end in bounds.tolist():
-        last = place + (end - start) * (truth_end - truth_start)
-        ious[place:last] = overlap(slice(start, end), slice(truth_start, truth_end)).ravel()
-        place = last
-    matched = _ranges(bounds[:, 0], sizes[:, 0])
-    objects = _ranges(bounds[:, 2], sizes[:, 1])
-    outcome = _match(
-        sizes,
-        ious,
-        truths.area[objects],
-        crowd[objects],
-        settings.ranges,
-        settings.iou_thresholds,
-        len(matched),
-    )
-
-    # The sort is stable, like COCO's: detections with equal scores stay in the order of their images.
-    order = np.lexsort((-scores, found.category))
-    category_starts = np.searchsorted(found.category, np.arange(num_categories + 1)).astype(np.int64)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    by_rank = np.argsort(rank[matched])
-    outcome, ranks = outcome[:, :, by_rank], rank[matched[by_rank]]
-    positions, match_counts, lengths = [], [], []
-    for category, (first, last) in enumerate(itertools.pairwise(np.searchsorted(ranks, category_starts).tolist())):
-        area_index, threshold_index, index = np.nonzero(outcome[:, :, first:last])
-        positions.append(ranks[first + index] - category_starts[category])
-        match_counts.append(outcome[area_index, threshold_index, first + index] == TRUE_POSITIVE)
-        slots = area_index * outcome.shape[1] + threshold_index
-        lengths.append(np.bincount(slots, minlength=outcome.shape[0] * outcome.shape[1]))
+    truth_bounds = np.stack([truth_starts, np.append(truth_starts, len(crowd))[1:]], axis=1)
+    truth_image = pairs % max(len(images), 1)
+    parts = []
+    entry_starts = [0]
+    for category, own in enumerate(found):
+        first = entry_starts[-1]
+        last = int(np.searchsorted(pairs, (category + 1) * len(images)))
+        entry_starts.append(last)
+        parts.append(
+            _match_category(truths.area, crowd, truth_image[first:last], truth_bounds[first:last], own, settings)
+        )
     counting = _within(truths.area, settings.ranges) & ~crowd
     totals = np.concatenate([np.zeros((len(counting), 1), np.int64), np.cumsum(counting, axis=1)], axis=1)
     return CocoMatches(
@@ -179,27 +164,75 @@ def match_pairs(
         areas=settings.areas,
         iou_thresholds=settings.iou_thresholds,
         recall_thresholds=settings.recall_thresholds,
-        starts=category_starts,
-        image=found.image[order].astype(np.int32),
-        inside=_within(found.area[order], settings.ranges),
-        match_starts=np.concatenate([[0], np.cumsum(np.concatenate([*lengths, []]))]).astype(np.int64),
-        match_position=np.concatenate([*positions, []]).astype(np.int32),
-        match_counts=np.concatenate([*match_counts, []]).astype(np.bool_),
-        ground_truth_starts=np.searchsorted(pairs, np.arange(num_categories + 1) * len(images)).astype(np.int64),
-        ground_truth_image=(pairs % len(images)).astype(np.int32) if len(images) else np.empty(0, np.int32),
-        ground_truths=(totals[:, truth_ends] - totals[:, truth_starts]).astype(np.int32),
+        starts=np.cumsum([0, *(len(part.image) for part in parts)]),
+        image=np.concatenate([np.empty(0, np.int32), *(part.image for part in parts)]),
+        inside=np.concatenate([np.empty((len(settings.areas), 0), np.bool_), *(part.inside for part in parts)], axis=1),
+        match_starts=np.cumsum(np.concatenate([[0], *(part.lengths for part in parts)]), dtype=np.int64),
+        match_position=np.concatenate([np.empty(0, np.int32), *(part.position for part in parts)]),
+        match_counts=np.concatenate([np.empty(0, np.bool_), *(part.counts for part in parts)]),
+        ground_truth_starts=np.array(entry_starts, np.int64),
+        ground_truth_image=truth_image.astype(np.int32),
+        ground_truths=(totals[:, truth_bounds[:, 1]] - totals[:, truth_bounds[:, 0]]).astype(np.int32),
     )
 
 
-def best_of_pairs(scores: NDArray[np.float64], keys: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return the order in which detections are by pair and then by falling score, with the best of each pair alone.
+class _Part(NamedTuple):
+    """The matches of one category; the fields are those of :class:`CocoMatches`, with lengths instead of starts."""
+
+    image: NDArray[np.int32]
+    inside: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    position: NDArray[np.int32]
+    counts: NDArray[np.bool_]
+
+
+def _match_category(
+    truth_area: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+    truth_image: NDArray[np.int64],
+    truth_bounds: NDArray[np.int64],
+    found: OfCategory,
+    settings: MatchSettings,
+) -> _Part:
+    starts, ends = (np.searchsorted(found.image, truth_image, side) for side in ("left", "right"))
+    both = np.flatnonzero(ends > starts)
+    bounds = np.column_stack([starts, ends, truth_bounds])[both]
+    sizes = np.ascontiguousarray(bounds[:, 1::2] - bounds[:, ::2])
+    ious = np.empty(int(sizes.prod(axis=1).sum()))
+    place = 0
+    for start, end, truth_start, truth_end in bounds.tolist():
+        last = place + (end - start) * (truth_end - truth_start)
+        ious[place:last] = found.overlap(slice(start, end), slice(truth_start, truth_end)).ravel()
+        place = last
+    matched, objects = _ranges(bounds[:, 0], sizes[:, 0]), _ranges(bounds[:, 2], sizes[:, 1])
+    thresholds = settings.iou_thresholds
+    outcome = _match(sizes, ious, truth_area[objects], crowd[objects], settings.ranges, thresholds, len(matched))
+    # The sort is stable, like COCO's: detections with equal scores stay in the order of their images.
+    order = np.argsort(-found.scores, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    by_rank = np.argsort(rank[matched])
+    outcome = outcome[:, :, by_rank]
+    area, level, index = np.nonzero(outcome)
+    return _Part(
+        image=found.image[order].astype(np.int32),
+        inside=_within(found.area[order], settings.ranges),
+        lengths=np.bincount(area * len(thresholds) + level, minlength=len(settings.areas) * len(thresholds)),
+        position=rank[matched[by_rank]][index].astype(np.int32),
+        counts=outcome[area, level, index] == TRUE_POSITIVE,
+    )
+
+
+def best_of_groups(scores: NDArray[np.floating], groups: NDArray[np.integer], most: int) -> NDArray[np.int64]:
+    """Return the order in which detections are by group and then by falling score, with the best of each group alone.
 
     Args:
-        keys: Number of the pair of each detection, (detections,). Detections with equal scores keep their order.
-        most: Largest number of detections of a pair.
+        groups: Number of the group of each detection, such as its image, (detections,). Detections with equal scores
+            keep their order.
+        most: Largest number of detections of a group.
     """
-    order = np.lexsort((-scores, keys))
-    ordered = keys[order]
+    order = np.lexsort((-scores, groups))
+    ordered = groups[order]
     first = np.searchsorted(ordered, ordered, "left")
     return order[np.arange(len(order)) - first < most]
 

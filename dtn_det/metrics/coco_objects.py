@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,15 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.errors import InputError
-from dtn_det.metrics.coco_matches import COCO_SETTINGS, CocoMatches, InPairs, best_of_pairs, match_pairs
+from dtn_det.metrics.coco_matches import (
+    COCO_SETTINGS,
+    CocoMatches,
+    InPairs,
+    OfCategory,
+    Overlap,
+    best_of_groups,
+    match_categories,
+)
 
 Runs = Mapping[str, Any]
 """A mask in COCO's run lengths: ``size`` (height, width in pixels) and compressed ``counts``."""
@@ -39,10 +48,10 @@ class CocoObjects:
 
     def match(
         self,
-        category: NDArray[np.int64],
-        image: NDArray[np.int64],
+        category: NDArray[np.integer],
+        image: NDArray[np.integer],
         boxes: NDArray[np.float64],
-        scores: NDArray[np.float64],
+        scores: NDArray[np.floating],
     ) -> CocoMatches:
         """Match the boxes of detections with those of the objects.
 
@@ -54,23 +63,22 @@ class CocoObjects:
         Raises:
             InputError: A score is NaN.
         """
-        order = self.order(category, image, scores)
-        boxes = np.ascontiguousarray(boxes[order])
         iou = require("hotcoco", "det").primitives.bbox_iou
 
-        def overlap(rows: slice, columns: slice) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = iou(boxes[rows], self.boxes[columns], self.crowd[columns])
-            return found
+        def of_rows(rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], Overlap]:
+            own = boxes[rows]
+            return own[:, 2] * own[:, 3], lambda found, objects: iou(
+                own[found], self.boxes[objects], self.crowd[objects]
+            )
 
-        found = InPairs(category[order], image[order], boxes[:, 2] * boxes[:, 3])
-        return match_pairs(self.images, self.num_categories, self.pairs, self.crowd, found, scores[order], overlap)
+        return self._match(category, image, scores, of_rows)
 
     def match_masks(
         self,
-        category: NDArray[np.int64],
-        image: NDArray[np.int64],
+        category: NDArray[np.integer],
+        image: NDArray[np.integer],
         masks: Sequence[Runs],
-        scores: NDArray[np.float64],
+        scores: NDArray[np.floating],
     ) -> CocoMatches:
         """Match the masks of detections with those of the objects; see :meth:`match`.
 
@@ -81,22 +89,34 @@ class CocoObjects:
             raise InputError(
                 "expected a mask of each object to evaluate masks, got objects without: evaluate boxes alone"
             )
-        objects = self.masks
-        order = self.order(category, image, scores)
-        masks = [masks[row] for row in order.tolist()]
+        truths = self.masks
         hotcoco = require("hotcoco", "det")
         iou = hotcoco.primitives.mask_iou
 
-        def overlap(rows: slice, columns: slice) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = iou(masks[rows], objects[columns], self.crowd[columns])
-            return found
+        def of_rows(rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], Overlap]:
+            own = [masks[row] for row in rows.tolist()]
+            area = np.asarray(hotcoco.mask.area(own), np.float64) if own else np.empty(0)
+            return area, lambda found, objects: iou(own[found], truths[objects], self.crowd[objects])
 
-        area = np.asarray(hotcoco.mask.area(masks), np.float64) if masks else np.empty(0)
-        found = InPairs(category[order], image[order], area)
-        return match_pairs(self.images, self.num_categories, self.pairs, self.crowd, found, scores[order], overlap)
+        return self._match(category, image, scores, of_rows)
+
+    def _match(
+        self,
+        category: NDArray[np.integer],
+        image: NDArray[np.integer],
+        scores: NDArray[np.floating],
+        of_rows: Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], Overlap]],
+    ) -> CocoMatches:
+        order = self.order(category, image, scores)
+        starts = np.searchsorted(category[order], np.arange(self.num_categories + 1)).tolist()
+        found = (
+            OfCategory(image[rows], scores[rows], *of_rows(rows))
+            for rows in (order[first:last] for first, last in itertools.pairwise(starts))
+        )
+        return match_categories(self.images, self.pairs, self.crowd, found)
 
     def order(
-        self, category: NDArray[np.int64], image: NDArray[np.int64], scores: NDArray[np.float64]
+        self, category: NDArray[np.integer], image: NDArray[np.integer], scores: NDArray[np.floating]
     ) -> NDArray[np.int64]:
         """Return the order of the detections in which they are matched: by category, image and falling score.
 
@@ -108,7 +128,7 @@ class CocoObjects:
                 f"expected a number as score of each detection, got NaN for {int(np.isnan(scores).sum())} of "
                 f"{len(scores)}: the model does not work in this precision, or its weights are broken"
             )
-        return best_of_pairs(scores, category * len(self.images) + image, COCO_SETTINGS.most)
+        return best_of_groups(scores, category * np.int64(len(self.images)) + image, COCO_SETTINGS.most)
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Runs:

@@ -87,10 +87,10 @@ class CocoScorer:
         self._objects = truth.objects(self.bad)
         ids = np.array([image.id for image in truth.images], np.int64)
         # The index of each image among the sorted images of the evaluation, -1 for bad images.
-        self._places = np.searchsorted(np.array(self._objects.images, np.int64), ids)
+        self._places = np.searchsorted(np.array(self._objects.images, np.int64), ids).astype(np.int32)
         self._places[list(self.bad)] = -1
         # The index of each label's category among the sorted categories.
-        self._ranks = np.argsort(np.argsort([number for number, _ in truth.categories]))
+        self._ranks = np.argsort(np.argsort([number for number, _ in truth.categories])).astype(np.int32)
 
     @cached_property
     def _with_masks(self) -> CocoObjects:
