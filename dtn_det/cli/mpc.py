@@ -58,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run = parser.add_argument_group("the run")
     batch = "conditions of an image that the model sees at once"
     sweep_options.add_run(run, batch_size=4, batch=batch, unit_size=16)
+    sweep_options.add_evaluator(run)
     run.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="values that replace those of the config")
 
 
@@ -86,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
             if swept is None:
                 return 0
             with meter(console, "COCO evaluation", len(swept.store.manifest.cells), "cells") as advance:
-                report = sweep_report(swept.store, swept.names, processes=options.workers, on_cells=advance)
+                report = sweep_report(
+                    swept.store,
+                    swept.names,
+                    processes=options.workers,
+                    on_cells=advance,
+                    evaluator=args.evaluator,
+                )
         print_sweep_report(console, swept.store, report)
         return 1 if any(report.bad_images.values()) else 0

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dtn_det.cli.sweep_options import num_cores, output_file, output_folder
+from dtn_det.cli.sweep_options import add_evaluator, num_cores, output_file, output_folder
 from dtn_det.errors import ReportError
 
 
@@ -47,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--replicates", type=int, default=1000, metavar="N", help="of the bootstrap, 0 for none [1000]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap [0]")
+    add_evaluator(parser)
     parser.add_argument(
         "--selective",
         action="store_true",
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         selective=args.selective,
         processes=num_cores(),
+        evaluator=args.evaluator,
     )
     sets = open_sets(args.stores, options.models)
     if sets:

@@ -40,6 +40,16 @@ def add_weights(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )
 
 
+def add_evaluator(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add `--evaluator`."""
+    group.add_argument(
+        "--evaluator",
+        choices=("hotcoco", "faster-coco-eval"),
+        default="hotcoco",
+        help="of detections; faster-coco-eval is a second opinion, slower and without intervals [%(default)s]",
+    )
+
+
 def add_limit(group: argparse._ArgumentGroup) -> None:
     """Add `--limit`."""
     group.add_argument(

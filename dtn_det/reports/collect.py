@@ -19,7 +19,16 @@ from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classes import class_names, class_rows
 from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records, read_records
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
-from dtn_det.reports.contents import CLASS_COLUMNS, KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
+from dtn_det.reports.contents import (
+    CLASS_COLUMNS,
+    KIND_TITLES,
+    Evaluator,
+    Kind,
+    Provenance,
+    Report,
+    ReportModel,
+    Section,
+)
 from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_stores
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
 from dtn_det.reports.numbers import Row
@@ -60,6 +69,7 @@ class ReportOptions:
             rather than for the clean images alone.
         processes: Number of processes that evaluate detectors at the same time. Each process imports the main module,
             so a script that asks for several must guard its code with ``if __name__ == "__main__"``.
+        evaluator: What evaluates detectors. ``faster-coco-eval`` is a second opinion without intervals.
     """
 
     models: Sequence[str] = ()
@@ -70,6 +80,7 @@ class ReportOptions:
     level: float = LEVEL
     selective: bool = False
     processes: int = 1
+    evaluator: Evaluator = "hotcoco"
 
 
 def collect(
@@ -118,6 +129,13 @@ def collect_sources(
             f"expected at least 0 replicates, a seed of at least 0 and a level between 0 and 1, got "
             f"{options.replicates}, {options.seed} and {options.level}"
         )
+    if options.evaluator != "hotcoco":
+        if sources.task != "detection":
+            raise ReportError(
+                f"expected results of detectors with --evaluator {options.evaluator}, got {sources.task}: leave the "
+                "option out"
+            )
+        options = replace(options, replicates=0)
     names = list(sources.models)
     choice = _baseline(sources, options.baseline)
     baseline = choice.name
@@ -179,7 +197,9 @@ def _detectors(
     numbers: dict[Kind, dict[str, DetectorNumbers]] = {"bbox": {}, "segm": {}}
     bad: _BadImages = {}
     stores = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
-    measured = numbers_of_stores(stores, options.replicates, options.seed, options.processes, on_model, on_cells)
+    measured = numbers_of_stores(
+        stores, options.replicates, options.seed, options.processes, on_model, on_cells, options.evaluator
+    )
     for name, model in sources.models.items():
         if isinstance(model, Imported):
             on_model(name)
@@ -192,6 +212,8 @@ def _detectors(
         for kind, metrics in found.items():
             numbers[kind][name] = metrics
     sections, remarks = [], []
+    if options.evaluator != "hotcoco" and stores:
+        remarks.append(f"{options.evaluator} has evaluated the detections, as a second opinion without intervals")
     for kind, models in numbers.items():
         if models:
             kept = [pair for pair in pairs if pair[0] in models and pair[1] in models]

@@ -17,6 +17,8 @@ from dtn_det.corruptions.cells import CLEAN
 Task = Literal["classification", "detection"]
 Kind = Literal["top1", "bbox", "segm"]
 Origin = Literal["measured", "imported"]
+Evaluator = Literal["hotcoco", "faster-coco-eval"]
+"""What evaluates detections: the matching of this package with hotcoco's IoUs, or faster-coco-eval alone."""
 Direction = Literal["up", "down", "none"]
 """Which numbers are better: larger numbers (``up``), smaller numbers (``down``), or neither."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import StoreError
@@ -23,7 +25,7 @@ from dtn_det.metrics import (
     detection_intervals,
 )
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
-from dtn_det.reports.contents import Kind, Section
+from dtn_det.reports.contents import Evaluator, Kind, Section
 from dtn_det.reports.numbers import (
     SETS,
     Row,
@@ -35,6 +37,7 @@ from dtn_det.reports.numbers import (
     unpaired,
 )
 from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
+from dtn_det.robustness.detection.second_opinion import SecondOpinion
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import ModelStore, Store
 
@@ -57,6 +60,7 @@ class _Work(NamedTuple):
     left_out: tuple[int, ...]
     replicates: int
     seed: int
+    evaluator: Evaluator
 
 
 def numbers_of_stores(
@@ -66,6 +70,7 @@ def numbers_of_stores(
     processes: int = 1,
     on_model: Callable[[str], None] = lambda name: None,
     on_cells: Callable[[int], None] = lambda count: None,
+    evaluator: Evaluator = "hotcoco",
 ) -> dict[str, dict[Kind, DetectorNumbers]]:
     """Evaluate detectors under every cell, on the images whose records are in finished units of the store.
 
@@ -73,12 +78,14 @@ def numbers_of_stores(
         replicates: Number of bootstrap replicates; 0 for no intervals.
         processes: Number of processes that evaluate at the same time if there is enough to do. Each process imports the
             main module.
+        evaluator: With ``faster-coco-eval``, its own matching, curves and summary give all numbers, as a second
+            opinion. It takes several times as long, and there are no intervals.
 
     Raises:
         StoreError: A model has no image that could be read, or its records are damaged.
         ChildProcessError: A process died.
     """
-    work = {name: list(_work(model, replicates, seed, processes)) for name, model in models.items()}
+    work = {name: list(_work(model, replicates, seed, processes, evaluator)) for name, model in models.items()}
     size = sum(path.stat().st_size for model in models.values() for path in model.folder.glob("unit-*.parquet"))
     parts = [part for own in work.values() for part in own]
     if processes > 1 and (size > _PROCESS_BYTES or size * replicates > _PROCESS_WORK):
@@ -102,7 +109,7 @@ def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
     return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
 
 
-def _work(model: ModelStore, replicates: int, seed: int, processes: int) -> Iterator[_Work]:
+def _work(model: ModelStore, replicates: int, seed: int, processes: int, evaluator: Evaluator) -> Iterator[_Work]:
     manifest = model.store.manifest
     left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
     if len(left_out) == manifest.num_images:
@@ -113,12 +120,14 @@ def _work(model: ModelStore, replicates: int, seed: int, processes: int) -> Iter
         for start in range(0, len(group), most):
             cells = tuple(group[start : start + most])
             folder, name = str(model.store.folder), model.manifest.name
-            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed)
+            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed, evaluator)
 
 
 def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
     model = Store.open(Path(work.folder)).model(work.model)
-    scorer = CocoScorer(CocoTruth.of(model.store), work.left_out)
+    if work.evaluator == "faster-coco-eval":
+        return _second_opinion(model, work)
+    scorer = _scorer(work.folder, model.store.manifest.data_hash, work.left_out)
     found: dict[Kind, dict[str, Samples]] = {}
     for kind in _KINDS:
         matches = _matches(model, scorer, kind, work.cells)
@@ -126,10 +135,27 @@ def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
             if work.replicates:
                 found[kind] = ap_samples(matches, replicates=work.replicates, seed=work.seed)
             else:
-                found[kind] = _point_samples(matches)
+                points = [(cell, average_precision(one)) for cell, one in matches]
+                found[kind] = _point_samples(points, model.store.manifest.num_images - len(work.left_out))
         except _NoMasksError:
             break
     return found
+
+
+@lru_cache(maxsize=1)
+def _scorer(folder: str, data_hash: str, left_out: tuple[int, ...]) -> CocoScorer:
+    """Build the arrays of the objects once for all cells and models of a store."""
+    return CocoScorer(CocoTruth.of(Store.open(Path(folder))), left_out)
+
+
+def _second_opinion(model: ModelStore, work: _Work) -> dict[Kind, dict[str, Samples]]:
+    manifest = model.store.manifest
+    opinion = SecondOpinion(CocoTruth.of(model.store), work.left_out)
+    points: dict[Kind, list[tuple[Cell, NDArray[np.float64]]]] = {}
+    for found in read_cells(model, work.cells):
+        for kind in _KINDS if found.masks is not None else _KINDS[:1]:
+            points.setdefault(kind, []).append((manifest.cells[found.cell], opinion.average_precision(found, kind)))
+    return {kind: _point_samples(own, len(opinion.ids)) for kind, own in points.items()}
 
 
 class _NoMasksError(Exception):
@@ -146,15 +172,9 @@ def _matches(
         yield model.store.manifest.cells[found.cell], scorer.matches(found, kind)
 
 
-def _point_samples(cells: Iterable[tuple[Cell, CocoMatches]]) -> dict[str, Samples]:
-    names: list[Cell] = []
-    points = []
-    images = 0
-    for cell, matches in cells:
-        names.append(cell)
-        points.append(average_precision(matches, None, METRICS))
-        images = len(matches.images)
-    values = np.stack(points)
+def _point_samples(points: Sequence[tuple[Cell, NDArray[np.float64]]], images: int) -> dict[str, Samples]:
+    names = [cell for cell, _ in points]
+    values = np.stack([own for _, own in points])
     return {metric: point_samples(metric, names, values[:, index], images) for index, metric in enumerate(METRICS)}
 
 

@@ -20,7 +20,7 @@ from dtn_det.system.progress import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dtn_det.reports.contents import Report
+    from dtn_det.reports.contents import Evaluator, Report
     from dtn_det.robustness.store import Store
     from dtn_det.robustness.sweep import Swept
 
@@ -35,6 +35,7 @@ def sweep_report(
     replicates: int = 0,
     processes: int = 1,
     on_cells: Callable[[int], None] = lambda count: None,
+    evaluator: Evaluator = "hotcoco",
 ) -> Report:
     """Compute the numbers of some models of a store, which ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
 
@@ -49,6 +50,7 @@ def sweep_report(
             and mCE.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         on_cells: Called with the number of cells on which a detector was just evaluated.
+        evaluator: What evaluates detectors; see :class:`~dtn_det.reports.collect.ReportOptions`.
 
     Returns:
         The report. Its ``bad_images`` are the images that could not be read and were left out.
@@ -65,7 +67,9 @@ def sweep_report(
     sources = Sources(
         known_task(store.manifest.task), {name: store.model(name) for name in wanted if name in names or name in stored}
     )
-    options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
+    options = ReportOptions(
+        models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes, evaluator=evaluator
+    )
     found = collect_sources(sources, options, on_cells=on_cells)
     return replace(found, models=tuple(model for model in found.models if model.name in names))
 
