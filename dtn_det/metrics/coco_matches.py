@@ -298,7 +298,7 @@ def _match(
                         if match >= 0 and match < regular and place >= regular:
                             break
                         iou = ious[iou_start + detection * truths + truth]
-                        if iou < best:
+                        if not iou >= best:  # NaN is no overlap
                             continue
                         best = iou
                         match = place
