@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,32 +29,43 @@ def run(args: argparse.Namespace) -> int:
     """Run `dtn-det doctor`; return 0 if nothing is broken, else 1."""
     from dtn_det.doctor.checks import diagnose, is_healthy
 
-    checks = diagnose()
-    healthy = is_healthy(checks)
     if args.json:
-        print(json.dumps({"healthy": healthy, "checks": [dataclasses.asdict(check) for check in checks]}, indent=2))
+        checks = tuple(diagnose())
+        report = {"healthy": is_healthy(checks), "checks": [dataclasses.asdict(check) for check in checks]}
+        print(json.dumps(report, indent=2))
     else:
-        _show(checks)
-    return 0 if healthy else 1
+        checks = _shown(diagnose())
+    return 0 if is_healthy(checks) else 1
 
 
-def _show(checks: Sequence[Check]) -> None:
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        # rich may be the broken package: print the checks without it.
-        for check in checks:
-            print(f"{check.status:8} {check.name:24} {check.detail}")
-    else:
-        table = Table("check", "status", "found", title="dtn-det doctor")
-        for check in checks:
-            style = STYLES[check.status]
-            table.add_row(check.name, f"[{style}]{check.status}[/]", check.detail.replace("[", "\\["))
-        Console(soft_wrap=False).print(table)
-    # Print commands below the table and unwrapped, so that they can be copied.
+def _shown(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Print each check as soon as it is known, and at the end the commands; return all checks."""
+    print("Each package is tried in a process of its own, which may take a minute.")
+    line = _line_printer()
+    found = []
     for check in checks:
+        line(check)
+        found.append(check)
+    # Print commands below the table and unwrapped, so that they can be copied.
+    for check in found:
         if check.fix is not None:
             print(f"{check.name} ({check.status}):\n    {check.fix}")
-    broken = sum(check.status == "error" for check in checks)
+    broken = sum(check.status == "error" for check in found)
     print(f"{broken} broken: run the commands above." if broken else "Nothing is broken.")
+    return tuple(found)
+
+
+def _line_printer() -> Callable[[Check], None]:
+    """Return a function that prints a check on a line, in colour where rich works."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    # rich may be the broken package.
+    except ImportError:
+        return lambda check: print(f"{check.name:24} {check.status:8} {check.detail}", flush=True)
+    console = Console(soft_wrap=True)
+
+    def line(check: Check) -> None:
+        console.print(Text.assemble(f"{check.name:24} ", (f"{check.status:8} ", STYLES[check.status]), check.detail))
+
+    return line

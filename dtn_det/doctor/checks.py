@@ -13,7 +13,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -58,23 +58,25 @@ class Check:
     fix: str | None = None
 
 
-def diagnose() -> tuple[Check, ...]:
-    """Check the whole installation, which takes some seconds, and return the checks in the order of the report."""
+def diagnose() -> Iterator[Check]:
+    """Check the whole installation, and yield the checks in the order of the report as soon as each is known.
+
+    Each package is imported in a process of its own, which may take a minute in all.
+    """
     versions = installed_versions()
+    yield check_python(sys.version_info[:3])
+    outcomes: dict[str, Outcome] = {}
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        pending = {probe.name: pool.submit(run_probe, probe.code) for probe in probes.PROBES}
-        outcomes = {name: future.result() for name, future in pending.items()}
-    packages = [check_package(probe, outcomes[probe.name], versions) for probe in probes.PROBES]
-    return (
-        check_python(sys.version_info[:3]),
-        *packages,
-        check_gpu(outcomes["torch"], driver=nvidia_driver()),
-        check_mmcv_gpu(outcomes["mmcv operators"], outcomes["torch"]),
-        check_native(outcomes["dtn_det.layers"]),
-        *check_requirements(versions, declared_requirements()),
-        *check_rivals(versions),
-        check_opencv(versions),
-    )
+        pending = [pool.submit(run_probe, probe.code) for probe in probes.PROBES]
+        for probe, future in zip(probes.PROBES, pending, strict=True):
+            outcomes[probe.name] = future.result()
+            yield check_package(probe, outcomes[probe.name], versions)
+    yield check_gpu(outcomes["torch"], driver=nvidia_driver())
+    yield check_mmcv_gpu(outcomes["mmcv operators"], outcomes["torch"])
+    yield check_native(outcomes["dtn_det.layers"])
+    yield from check_requirements(versions, declared_requirements())
+    yield from check_rivals(versions)
+    yield check_opencv(versions)
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:

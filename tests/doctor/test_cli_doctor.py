@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -38,6 +39,19 @@ def test_report(rich: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "[broken]" in out
     assert "mmcv operators (error):\n    python -m pip install onedl-mmcv\n" in out
     assert out.rstrip().endswith("1 broken: run the commands above.")
+
+
+def test_checks_are_shown_as_they_come(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def slow() -> Iterator[Check]:
+        for check in BROKEN:
+            yield check
+            seen.append(check.name in capsys.readouterr().out)
+
+    monkeypatch.setattr(doctor, "diagnose", slow)
+    assert cli.main(["doctor"]) == 1
+    assert seen == [True] * len(BROKEN)
 
 
 @pytest.mark.usefixtures("broken")

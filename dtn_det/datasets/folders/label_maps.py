@@ -173,7 +173,8 @@ def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelM
         raise InputError(
             f"expected folders named {first} to {len(names) + first - 1} for {len(names):,} classes in {root}, got "
             f"none for {quoted([str(number) for number in missing])}, and {quoted(names)}: make an empty folder for "
-            f"each class that has no images, or {_BY_ORDER}"
+            f"each class that has no images, or {_BY_ORDER}; where they are the numbers of ImageNet's classes, take "
+            "--classes imagenet"
         )
     return LabelMap(classes, {name: number - first for name, number in numbers.items()}, tuple(sorted(names, key=int)))
 
