@@ -54,6 +54,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="AURC, AUGRC, coverage at 5 %% risk, risk at 80 %% coverage and adaptive ECE under all corruptions too",
     )
     parser.add_argument(
+        "--errors",
+        action="store_true",
+        help="what each type of error of detectors costs: wrong class, bad localization, background, missed, ...",
+    )
+    parser.add_argument(
         "--clean",
         action="append",
         default=[],
@@ -91,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         replicates=args.replicates,
         seed=args.seed,
         selective=args.selective,
+        errors=args.errors,
         processes=num_cores(),
         evaluator=args.evaluator,
     )

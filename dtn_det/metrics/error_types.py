@@ -97,7 +97,7 @@ def detection_errors(
     area, truth_category = objects.pairs.area[by_image], objects.pairs.category[by_image]
     kinds, targets, states = _classify(
         *bounds,
-        category[order],
+        category[order].astype(np.int64),
         truth_category,
         np.concatenate([np.empty(0), *ious]),
         crowd | (area < smallest) | (area > largest),
@@ -119,6 +119,24 @@ def detection_errors(
     missed[by_image] = states
     matches = _matches(objects, categories[sort], image[rows[sort]], repairs, missed)
     return DetectionErrors(outcomes, int((states == _MISSED).sum()), matches)
+
+
+def image_outcomes(
+    ious: NDArray[np.float64],
+    category: NDArray[np.int64],
+    truth_category: NDArray[np.int64],
+    crowd: NDArray[np.bool_],
+) -> NDArray[np.uint8]:
+    """Find the outcomes of the detections of one image, indices into :data:`OUTCOMES`, (detections,).
+
+    Args:
+        ious: COCO's IoU of each detection, by falling score, with each object, (detections, objects).
+        category: Category of each detection, (detections,).
+        truth_category: Category of each object, (objects,).
+        crowd: Whether each object is a crowd, (objects,).
+    """
+    found, truths = (np.array([0, size]) for size in ious.shape)
+    return _classify(found, truths, category, truth_category, ious.ravel(), crowd, crowd)[0]
 
 
 class _Bounds(NamedTuple):

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 from dtn_det.metrics import CLEAN, METRICS
 from dtn_det.metrics.cells import CorruptionSet, corruptions_of
+from dtn_det.metrics.error_samples import ERROR_METRICS
 from dtn_det.reports.contents import Direction
 from dtn_det.reports.labels import title
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
 
 OVERALL, EACH_GROUP, EACH_CORRUPTION, OTHER_METRICS = "Overall", "Groups", "Corruptions", "Other metrics"
+ERROR_TYPES = "Error types"
 """Titles of the families of differences."""
 
 _P_DECIMALS = 3
@@ -73,7 +75,7 @@ class Family:
 
 
 def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metric: str = "AP") -> tuple[Family, ...]:
-    """Return all changes of a pair, in up to four families: main numbers, groups, corruptions and other APs.
+    """Return all changes of a pair in families: main numbers, groups, corruptions, other APs and costs of errors.
 
     Args:
         metric: Average precision by which detectors are compared. The other average precisions are in the last family.
@@ -97,7 +99,14 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     ]
     further = () if classifier else (f"mPC {one}" for one in METRICS if one != metric)
     others = [change(name, name, together=True) for name in further]
-    listed = {OVERALL: overall, EACH_GROUP: groups, EACH_CORRUPTION: corruptions, OTHER_METRICS: others}
+    costs = [] if classifier else [change(name, f"mean {name}", together=True) for name in ERROR_METRICS]
+    listed = {
+        OVERALL: overall,
+        EACH_GROUP: groups,
+        EACH_CORRUPTION: corruptions,
+        OTHER_METRICS: others,
+        ERROR_TYPES: costs,
+    }
     kept = {heading: tuple(one for one in changes if one is not None) for heading, changes in listed.items()}
     return tuple(Family(heading, changes, heading != OVERALL) for heading, changes in kept.items() if changes)
 

@@ -67,6 +67,7 @@ class ReportOptions:
         level: Confidence level of the intervals, between 0 and 1.
         selective: For classifiers, whether to compute the metrics of selective classification for all corruptions,
             rather than for the clean images alone.
+        errors: For detectors, whether to compute the costs of the error types.
         processes: Number of processes that evaluate detectors at the same time. Each process imports the main module,
             so a script that asks for several must guard its code with ``if __name__ == "__main__"``.
         evaluator: What evaluates detectors. ``faster-coco-eval`` is a second opinion without intervals.
@@ -79,6 +80,7 @@ class ReportOptions:
     seed: int = 0
     level: float = LEVEL
     selective: bool = False
+    errors: bool = False
     processes: int = 1
     evaluator: Evaluator = "hotcoco"
 
@@ -136,6 +138,11 @@ def collect_sources(
                 "option out"
             )
         options = replace(options, replicates=0)
+    if options.errors and (sources.task != "detection" or options.evaluator != "hotcoco"):
+        got = sources.task if sources.task != "detection" else f"--evaluator {options.evaluator}"
+        raise ReportError(
+            f"expected results of detectors and the evaluator hotcoco with --errors, got {got}: leave one of them out"
+        )
     names = list(sources.models)
     choice = _baseline(sources, options.baseline)
     baseline = choice.name
@@ -197,9 +204,8 @@ def _detectors(
     numbers: dict[Kind, dict[str, DetectorNumbers]] = {"bbox": {}, "segm": {}}
     bad: _BadImages = {}
     stores = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
-    measured = numbers_of_stores(
-        stores, options.replicates, options.seed, options.processes, on_model, on_cells, options.evaluator
-    )
+    draws = (options.replicates, options.seed, options.processes)
+    measured = numbers_of_stores(stores, *draws, on_model, on_cells, options.evaluator, errors=options.errors)
     for name, model in sources.models.items():
         if isinstance(model, Imported):
             on_model(name)

@@ -18,12 +18,19 @@ from dtn_det.metrics import (
     CLEAN,
     METRICS,
     CocoMatches,
+    Difference,
+    Interval,
+    Intervals,
     Samples,
     ap_samples,
     average_precision,
+    classification_differences,
+    classification_intervals,
     detection_differences,
     detection_intervals,
 )
+from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.metrics.error_samples import ERROR_METRICS, error_cost_samples, error_costs
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
 from dtn_det.reports.contents import Evaluator, Kind, Section
 from dtn_det.reports.numbers import (
@@ -36,13 +43,23 @@ from dtn_det.reports.numbers import (
     sets_of,
     unpaired,
 )
-from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
+from dtn_det.robustness.detection.evaluation import (
+    CellDetections,
+    CocoScorer,
+    bad_images,
+    cell_groups,
+    in_processes,
+    read_cells,
+)
 from dtn_det.robustness.detection.second_opinion import SecondOpinion
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import ModelStore, Store
 
 DetectorNumbers = Mapping[str, Samples]
-"""The average precisions of one detector, of boxes or of masks, by metric; metrics without ground truth are absent."""
+"""The average precisions of one detector, of boxes or of masks, by metric; metrics without ground truth are absent.
+
+The costs of the error types are there if they were computed.
+"""
 
 _KINDS: tuple[Kind, ...] = ("bbox", "segm")
 # Starting processes pays off above this many bytes of records, or above this product of bytes and bootstrap replicates.
@@ -61,6 +78,7 @@ class _Work(NamedTuple):
     replicates: int
     seed: int
     evaluator: Evaluator
+    errors: bool
 
 
 def numbers_of_stores(
@@ -71,6 +89,8 @@ def numbers_of_stores(
     on_model: Callable[[str], None] = lambda name: None,
     on_cells: Callable[[int], None] = lambda count: None,
     evaluator: Evaluator = "hotcoco",
+    *,
+    errors: bool = False,
 ) -> dict[str, dict[Kind, DetectorNumbers]]:
     """Evaluate detectors under every cell, on the images whose records are in finished units of the store.
 
@@ -80,12 +100,14 @@ def numbers_of_stores(
             main module.
         evaluator: With ``faster-coco-eval``, its own matching, curves and summary give all numbers, as a second
             opinion. It takes several times as long, and there are no intervals.
+        errors: Whether to compute the costs of the error types too.
 
     Raises:
         StoreError: A model has no image that could be read, or its records are damaged.
         ChildProcessError: A process died.
     """
-    work = {name: list(_work(model, replicates, seed, processes, evaluator)) for name, model in models.items()}
+    settings = (replicates, seed, processes, evaluator, errors)
+    work = {name: list(_work(model, *settings)) for name, model in models.items()}
     size = sum(path.stat().st_size for model in models.values() for path in model.folder.glob("unit-*.parquet"))
     parts = [part for own in work.values() for part in own]
     if processes > 1 and (size > _PROCESS_BYTES or size * replicates > _PROCESS_WORK):
@@ -109,7 +131,9 @@ def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
     return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
 
 
-def _work(model: ModelStore, replicates: int, seed: int, processes: int, evaluator: Evaluator) -> Iterator[_Work]:
+def _work(
+    model: ModelStore, replicates: int, seed: int, processes: int, evaluator: Evaluator, errors: bool
+) -> Iterator[_Work]:
     manifest = model.store.manifest
     left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
     if len(left_out) == manifest.num_images:
@@ -120,7 +144,7 @@ def _work(model: ModelStore, replicates: int, seed: int, processes: int, evaluat
         for start in range(0, len(group), most):
             cells = tuple(group[start : start + most])
             folder, name = str(model.store.folder), model.manifest.name
-            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed, evaluator)
+            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed, evaluator, errors)
 
 
 def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
@@ -130,15 +154,24 @@ def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
     scorer = _scorer(work.folder, model.store.manifest.data_hash, work.left_out)
     found: dict[Kind, dict[str, Samples]] = {}
     for kind in _KINDS:
-        matches = _matches(model, scorer, kind, work.cells)
+        matches = _matches(model, kind, work.cells, scorer.matches)
+        count, seed, images = work.replicates, work.seed, model.store.manifest.num_images - len(work.left_out)
         try:
-            if work.replicates:
-                found[kind] = ap_samples(matches, replicates=work.replicates, seed=work.seed)
+            if count:
+                found[kind] = ap_samples(matches, replicates=count, seed=seed)
             else:
                 points = [(cell, average_precision(one)) for cell, one in matches]
-                found[kind] = _point_samples(points, model.store.manifest.num_images - len(work.left_out))
+                found[kind] = _point_samples(points, images)
         except _NoMasksError:
             break
+        if work.errors:
+            repairs = _matches(model, kind, work.cells, lambda one, kind: scorer.errors(one, kind).repairs)
+            if count:
+                found[kind] |= error_cost_samples(repairs, replicates=count, seed=seed)
+            else:
+                found[kind] |= _point_samples(
+                    [(cell, error_costs(one)) for cell, one in repairs], images, ERROR_METRICS
+                )
     return found
 
 
@@ -163,19 +196,21 @@ class _NoMasksError(Exception):
 
 
 def _matches(
-    model: ModelStore, scorer: CocoScorer, kind: Kind, cells: Sequence[int]
+    model: ModelStore, kind: Kind, cells: Sequence[int], match: Callable[[CellDetections, Kind], CocoMatches]
 ) -> Iterator[tuple[Cell, CocoMatches]]:
     # Memory holds the matches of one cell at a time, and the records of the cells that are read together.
     for found in read_cells(model, cells):
         if kind == "segm" and found.masks is None:
             raise _NoMasksError
-        yield model.store.manifest.cells[found.cell], scorer.matches(found, kind)
+        yield model.store.manifest.cells[found.cell], match(found, kind)
 
 
-def _point_samples(points: Sequence[tuple[Cell, NDArray[np.float64]]], images: int) -> dict[str, Samples]:
+def _point_samples(
+    points: Sequence[tuple[Cell, NDArray[np.float64]]], images: int, metrics: Sequence[str] = METRICS
+) -> dict[str, Samples]:
     names = [cell for cell, _ in points]
     values = np.stack([own for _, own in points])
-    return {metric: point_samples(metric, names, values[:, index], images) for index, metric in enumerate(METRICS)}
+    return {metric: point_samples(metric, names, values[:, index], images) for index, metric in enumerate(metrics)}
 
 
 def _joined(parts: Sequence[Mapping[Kind, Mapping[str, Samples]]]) -> dict[Kind, DetectorNumbers]:
@@ -184,7 +219,7 @@ def _joined(parts: Sequence[Mapping[Kind, Mapping[str, Samples]]]) -> dict[Kind,
     for kind in _KINDS:
         if all(kind in part for part in parts):
             found[kind] = with_truth(
-                {metric: _side_by_side([part[kind][metric] for part in parts]) for metric in METRICS}
+                {metric: _side_by_side([part[kind][metric] for part in parts]) for metric in parts[0][kind]}
             )
     return found
 
@@ -237,12 +272,13 @@ def detection_section(
     shown = []
     for name, metrics in models.items():
         for samples in metrics.values():
-            if not _has_clean_performance(samples):
+            is_cost = samples.metric in ERROR_METRICS
+            if not is_cost and not _has_clean_performance(samples):
                 remarks.append(f"{name}: nothing is found on clean images, P {samples.metric} is 0 and rPC undefined")
                 rows += _clean_rows(name, samples, level)
                 samples = _without_clean(samples)
             for which in sets_of(samples.cells):
-                found = detection_intervals(samples, corruptions=which, allow_partial=True, level=level)
+                found = _intervals(samples, which, level)
                 rows += number_rows(name, which, found, samples.cells)
     for first, second in pairs:
         one, other = models[first], models[second]
@@ -252,14 +288,27 @@ def detection_section(
                 remarks.append(f"{second} and {first}: no difference, {fault}")
                 break
             both = (one[metric], other[metric])
-            if not all(map(_has_clean_performance, both)):
+            if metric not in ERROR_METRICS and not all(map(_has_clean_performance, both)):
                 both = (_without_clean(both[0]), _without_clean(both[1]))
             for which in sets_of(both[0].cells):
-                change = detection_differences(*both, corruptions=which, allow_partial=True, level=level)
+                change = _differences(*both, which, level)
                 changes += difference_rows(first, second, which, change, both[0].cells)
         else:
             shown.append((first, second))
     return make_section(kind, rows, changes, (), shown), tuple(dict.fromkeys(remarks))
+
+
+def _intervals(samples: Samples, which: CorruptionSet, level: float) -> Intervals[Interval]:
+    # A cost has means but no rPC, like the errors of classifiers without a baseline.
+    if samples.metric in ERROR_METRICS:
+        return classification_intervals(samples, None, corruptions=which, allow_partial=True, level=level)
+    return detection_intervals(samples, corruptions=which, allow_partial=True, level=level)
+
+
+def _differences(first: Samples, second: Samples, which: CorruptionSet, level: float) -> Intervals[Difference]:
+    if first.metric in ERROR_METRICS:
+        return classification_differences(first, second, None, corruptions=which, allow_partial=True, level=level)
+    return detection_differences(first, second, corruptions=which, allow_partial=True, level=level)
 
 
 def _has_clean_performance(samples: Samples) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dtn_det.metrics import METRICS
+from dtn_det.metrics.error_samples import ERROR_METRICS
 from dtn_det.reports.contents import SELECTIVE, Direction, Kind
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Numbers
@@ -108,6 +109,8 @@ def _detection(kind: Kind) -> Iterator[Measure]:
         yield _average_precision(kind, metric)
     relative = f"{_DETECTORS[kind]} rPC (AP under corruption, % of clean)"
     yield Measure(relative, "", "", "rPC AP", "rPC AP", "up")
+    for cost in ERROR_METRICS:
+        yield Measure(f"{_DETECTORS[kind]} {cost}", "points", cost, f"mean {cost}", f"mean {cost}", decimals=2)
 
 
 def _average_precision(kind: Kind, metric: str) -> Measure:

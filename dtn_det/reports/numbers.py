@@ -152,6 +152,8 @@ def _family(first: str, second: str, which: str, name: str, scope: str, severity
         return (*start, name, "groups")
     if severity:
         return (*start, name, "severities")
+    if name.startswith("mean dAP50 "):
+        return (*start, "mean dAP50", "error types")
     if name.startswith("mPC ") and name != f"mPC {METRICS[0]}":
         return (*start, "mPC", "other metrics")
     return (*start, name, scope, "by itself")

@@ -18,6 +18,7 @@ from dtn_det.corruptions.catalog import BENCHMARK
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.metrics import calibration, mean_corruption_error, mean_error, mean_performance_under_corruption
+from dtn_det.metrics.error_samples import ERROR_METRICS
 from dtn_det.metrics.resampling import image_counts
 from dtn_det.metrics.selective import selective_metrics
 from dtn_det.reports import detection
@@ -235,10 +236,11 @@ def test_a_detector_that_finds_nothing_on_clean_images(tmp_path: Path) -> None:
 
 def test_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = detector_store(tmp_path / "store", {"ln": 0, "dtn": 2}, masks=True, bad=(3,))
-    alone = collect([store], replace(QUICK, replicates=10))
+    alone = collect([store], replace(QUICK, replicates=10, errors=True))
+    assert alone.sections[1].numbers["name"].isin(ERROR_METRICS).any()
     monkeypatch.setattr(detection, "_PROCESS_WORK", 0)
     begun: list[str] = []
-    together = collect([store], replace(QUICK, replicates=10, processes=2), begun.append)
+    together = collect([store], replace(QUICK, replicates=10, processes=2, errors=True), begun.append)
     assert begun == ["ln", "dtn"]
     for one, other in zip(alone.sections, together.sections, strict=True):
         pd.testing.assert_frame_equal(one.numbers, other.numbers)

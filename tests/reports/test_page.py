@@ -352,7 +352,7 @@ class TestSafety:
 
 def gallery(models, text="cat"):
     """Two images, one of a detector, with all texts the same."""
-    box = Box((1.0, 2.0, 3.0, 4.0), text, 0.123, False)
+    box = Box((1.0, 2.0, 3.0, 4.0), text, 0.123, False, "Loc")
     answers = {name: Answer(text, None, (box,)) for name in models}
     picture = Picture(Cell("gaussian_noise", 1), b"webp", answers)
     image = SampleImage(text, text, (4, 4), (picture,), (Box((0.0, 0.0, 1.0, 1.0), text),))
@@ -364,7 +364,11 @@ class TestImages:
         found = values(parse(render_page(classifiers, gallery(("ln", "dtn")))), "images")
         (picture,) = found["images"][0]["pictures"]
         assert base64.b64decode(picture["source"].removeprefix("data:image/webp;base64,")) == b"webp"
-        assert picture["answers"]["1"] == {"text": "cat", "right": None, "boxes": [[1, 2, 3, 4, "cat", 0.12, False]]}
+        assert picture["answers"]["1"] == {
+            "text": "cat",
+            "right": None,
+            "boxes": [[1, 2, 3, 4, "cat", 0.12, False, "Loc"]],
+        }
         assert found["images"][0]["objects"] == [[0, 0, 1, 1, "cat"]]
         assert found["disagreements"][0]["better"] == 1
         assert (found["models"], found["shown"]) == ([0, 1], [0, 1])

@@ -62,7 +62,7 @@ def path(tmp_path_factory) -> Path:
 
 def gallery() -> Gallery:
     rng = np.random.default_rng(0)
-    box = Box((2.0, 2.0, 20.0, 20.0), MODELS[2], 0.9, False)
+    box = Box((2.0, 2.0, 20.0, 20.0), MODELS[2], 0.9, False, "Loc")
     images = []
     for key in ("one", MODELS[3]):
         pictures = []
@@ -345,10 +345,10 @@ class TestImages:
     def test_models_and_objects_are_toggled(self, page):
         place = self.built(page)
         labels = place.find_elements(By.CSS_SELECTOR, ".checks label")
-        assert [label.text for label in labels] == [*MODELS, "Objects"]
+        assert [label.text for label in labels] == [*MODELS, "Objects", "Colour wrong boxes by error type"]
         # The compared ones are shown at first.
         checked = [label.find_element(By.TAG_NAME, "input").is_selected() for label in labels]
-        assert checked == [True, True, False, False, False, False, True]
+        assert checked == [True, True, False, False, False, False, True, False]
         for place_of, css in ((0, "tbody li.of-0"), (0, "tbody rect.of-0"), (6, "tbody rect.truth")):
             box = labels[place_of].find_element(By.TAG_NAME, "input")
             target = place.find_element(By.CSS_SELECTOR, css)
@@ -357,6 +357,10 @@ class TestImages:
             page.execute_script("arguments[0].click()", box)
             assert page.execute_script(shown, target) == "none"
             page.execute_script("arguments[0].click()", box)
+        wrong = place.find_element(By.CSS_SELECTOR, "tbody rect.of-0")
+        page.execute_script("arguments[0].click()", labels[7].find_element(By.TAG_NAME, "input"))
+        assert page.execute_script("return getComputedStyle(arguments[0]).stroke", wrong) == "rgb(213, 94, 0)"
+        assert wrong.get_attribute("textContent").endswith("0.9, Loc")
 
     def test_another_image(self, page):
         place = self.built(page)

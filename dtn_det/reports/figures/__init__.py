@@ -13,9 +13,11 @@ require("matplotlib", "report")
 from matplotlib.figure import Figure
 
 from dtn_det.errors import NothingToDrawError
+from dtn_det.metrics.error_samples import ERROR_METRICS
 from dtn_det.reports.contents import KIND_TITLES, Report, Section
 from dtn_det.reports.figures.curves import draw_corruptions, draw_severities
 from dtn_det.reports.figures.data import FigureData
+from dtn_det.reports.figures.errors import draw_errors
 from dtn_det.reports.figures.forest import draw_forest
 from dtn_det.reports.figures.heatmap import draw_heatmap
 from dtn_det.reports.figures.layout import about_files
@@ -33,6 +35,7 @@ FIGURES: Mapping[str, tuple[str, Draw]] = {
     "groups": ("Performance under each group of corruptions", draw_groups),
     "clean_corrupted": ("Clean against corrupted performance", draw_clean_corrupted),
     "reliability": ("Reliability of the confidences", draw_reliability),
+    "errors": ("Cost of each type of error by severity", draw_errors),
     "forest": ("Paired differences", draw_forest),
 }
 """Title and drawing function of each figure by its name. The functions do not change matplotlib's settings."""
@@ -63,7 +66,7 @@ def draw_figures(report: Report) -> Drawn:
     for section in report.sections:
         for name, (title, draw) in FIGURES.items():
             full = f"{name}_{section.kind}"
-            if name == "reliability" and report.task == "detection":
+            if name in ("reliability", "errors") and not _has_data(name, section):
                 continue
             try:
                 figures[full] = draw(report, section)
@@ -73,6 +76,13 @@ def draw_figures(report: Report) -> Drawn:
             titles[full] = f"{title} ({KIND_TITLES[section.kind].lower()})"
             about[full] = about_files(FigureData.of(report, section))
     return Drawn(figures, titles, about, left_out)
+
+
+def _has_data(name: str, section: Section) -> bool:
+    """Return whether the figure fits the section: of classifiers, or of detectors whose errors have known costs."""
+    if name == "reliability":
+        return section.kind == "top1"
+    return bool(section.numbers["name"].isin(ERROR_METRICS).any())
 
 
 def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], Mapping[str, str]]:

@@ -11,10 +11,14 @@ from dtn_det.corruptions.catalog import EVERY
 from dtn_det.errors import NothingToDrawError
 from dtn_det.metrics import CLEAN
 from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.metrics.error_types import ERROR_TYPES
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.measures import Measure, performance_measure
 from dtn_det.reports.numbers import SETS, Number, Numbers, set_of
 from dtn_det.system.drawing import COLOURS, GREY, MARKERS, PALE
+
+ERROR_COLOURS = dict(zip(ERROR_TYPES, COLOURS, strict=False))
+"""The colour of each error type of detectors."""
 
 MOST_HIGHLIGHTED = 8
 """Largest number of models whose curves are coloured; the curves of further models are grey."""

@@ -25,6 +25,7 @@ from dtn_det.reports.page.tables import (
     cell_views,
     class_views,
     corruption_views,
+    error_views,
     model_view,
     pair_views,
     severity_views,
@@ -53,10 +54,12 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
     pairs = pair_views(sections)
     calibration = calibration_views(sections)
     classes = class_views(sections)
+    errors = error_views(sections)
     script = _script()
     names = [("summary", "Summary"), ("corruptions", "Corruptions"), ("severities", "Severities")]
     names += [("differences", "Differences")] if pairs else []
     names += [("calibration", "Calibration")] if figures["reliability"] or calibration else []
+    names += [("errors", "Error types")] if errors else []
     names += [("classes", "Classes")] if classes else []
     names += [("samples", "Images"), ("cells", "All conditions"), ("models", "Models"), ("provenance", "Provenance")]
     page: str = page_template("page.html").render(
@@ -71,6 +74,7 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
         severities=severity_views(sections),
         pairs=pairs,
         calibration=calibration,
+        errors=errors,
         classes=[(view, class_pictures(name, samples)) for name, view in classes],
         reliability=bool(figures["reliability"]),
         cells=cell_views(sections),

@@ -9,8 +9,9 @@ from typing import Any
 
 from dtn_det.corruptions.catalog import EVERY, EVERY_GROUP, SEVERITIES, catalog_for
 from dtn_det.metrics import CLEAN
+from dtn_det.metrics.error_types import ERROR_TYPES
 from dtn_det.reports.contents import KIND_TITLES, Report
-from dtn_det.reports.figures.data import Mark, marks_of
+from dtn_det.reports.figures.data import ERROR_COLOURS, Mark, marks_of
 from dtn_det.reports.labels import short, title
 from dtn_det.reports.measures import Measure, measures_of
 from dtn_det.reports.numbers import Numbers, set_of
@@ -59,6 +60,7 @@ def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
         ],
         "pairs": [[names.index(first), names.index(second)] for first, second in pairs],
         "reliability": _reliability(report, names),
+        "errors": ERROR_COLOURS,
         "level": report.provenance.level,
     }
 
@@ -81,6 +83,8 @@ def _dots(line: tuple[float, tuple[float, ...]]) -> int:
 def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
     return {
         "title": measure.title,
+        # The error type whose cost the measure is, for the figure of the six types; empty for other measures.
+        "error": next((error for error in ERROR_TYPES if measure.cell == f"dAP50 {error}"), ""),
         "better": "lower" if measure.is_lower_better else "higher",
         "decimals": measure.decimals,
         "models": [_of_model(numbers, measure, name) for name in names],
@@ -203,4 +207,4 @@ def _answer(answer: Answer) -> Values:
 
 
 def _box(box: Box) -> list[Any]:
-    return [*box.corners, box.label, None if box.score is None else round(box.score, 2), box.right]
+    return [*box.corners, box.label, None if box.score is None else round(box.score, 2), box.right, box.error]

@@ -8,7 +8,7 @@
 
   // --- Choices -------------------------------------------------------------------------------------------------------
 
-  const titles = { measure: 'Measure', under: 'Under', severity: 'At', pair: 'Pair', images: 'On' };
+  const titles = { measure: 'Measure', under: 'Under', severity: 'At', pair: 'Pair', images: 'On', results: 'Of', model: 'Model' };
 
   function prepare(plot) {
     const kind = kinds[plot.dataset.figure];

@@ -9,6 +9,7 @@
 
   const chosen = new Set(gallery.shown);
   let truth = true;
+  let byError = false;
   let current = 0;
 
   const element = (tag, properties = {}, ...children) => {
@@ -40,14 +41,14 @@
     shown.classList.toggle('tiny', Math.max(width, height) <= 64);
     const boxes = image.objects.map((box) => outline(box, 'truth', 'var(--truth)'));
     for (const [index, { boxes: found }] of Object.entries(one.answers)) {
-      boxes.push(...found.map((box) => outline(box, `of-${index}${box[6] ? '' : ' wrong'}`, colour(index))));
+      boxes.push(...found.map((box) => outline(box, `of-${index}${box[6] ? '' : ` wrong error-${box[7]}`}`, colour(index))));
     }
     if (!boxes.length) return [shown];
     return [shown, drawing('svg', { viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true', class: 'boxes' }, ...boxes)];
   }
 
-  function outline([x1, y1, x2, y2, label, score], kind, stroke) {
-    const text = score === undefined || score === null ? label : `${label} ${score}`;
+  function outline([x1, y1, x2, y2, label, score, , error], kind, stroke) {
+    const text = [score === undefined || score === null ? label : `${label} ${score}`, error].filter(Boolean).join(', ');
     const rectangle = drawing('rect', { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1), class: kind, style: `stroke:${stroke}` });
     rectangle.append(drawing('title', {}, text));
     return rectangle;
@@ -71,6 +72,7 @@
   // --- Choices -------------------------------------------------------------------------------------------------------
 
   const sheet = element('style');
+  const legend = element('div', { className: 'checks', hidden: true });
   const dialog = element('dialog', { className: 'enlarged' });
   const tools = element('div', { className: 'tools' });
   const grid = element('div', { className: 'scroll long pictures', role: 'region', tabIndex: 0, ariaLabel: 'Sample image under each corruption' });
@@ -78,7 +80,10 @@
   function restyle() {
     const hidden = gallery.models.filter((index) => !chosen.has(index)).map((index) => `.of-${index}`);
     if (!truth) hidden.push('rect.truth');
-    sheet.textContent = hidden.length ? `${hidden.join(', ')} { display: none !important; }` : '';
+    const rules = hidden.length ? [`${hidden.join(', ')} { display: none !important; }`] : [];
+    if (byError) rules.push(...Object.entries(data.errors).map(([error, shade]) => `rect.error-${error} { stroke: ${shade} !important; }`));
+    sheet.textContent = rules.join('\n');
+    legend.hidden = !byError;
   }
 
   function check(text, checked, changed, swatch) {
@@ -95,6 +100,12 @@
   }
 
   function makeTools() {
+    for (const [error, shade] of Object.entries(data.errors)) {
+      const patch = element('span', { className: 'swatch' });
+      patch.style.background = shade;
+      // An object that was missed has no box of a detection.
+      if (error !== 'Miss') legend.append(element('span', {}, patch, error));
+    }
     if (gallery.images.length > 1) {
       const select = element('select', {}, ...gallery.images.map((image, index) => new Option(`${image.truth} (${image.key})`, index)));
       select.addEventListener('change', () => {
@@ -116,8 +127,12 @@
         truth = on;
         restyle();
       }, 'var(--truth)'));
+      checks.append(check('Colour wrong boxes by error type', byError, (on) => {
+        byError = on;
+        restyle();
+      }));
     }
-    tools.append(checks);
+    tools.append(checks, legend);
   }
 
   // --- Views ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ const plots = (() => {
   const withCells = data.measures.filter((measure) => having(measure, (model) => Object.keys(model.cells).length));
   const withClean = data.measures.filter((measure) => having(measure, (model) => model.clean && model.mean));
   const withPairs = data.measures.filter((measure) => measure.pairs.length);
+  const costs = data.measures.filter(({ error }) => error);
   const all = data.models.map((_, index) => index);
   const few = all.filter((index) => data.models[index].shown);
   const present = (measure) => scopes.filter(({ key }) => having(measure, (model) => model.corruptions[key]));
@@ -276,6 +277,37 @@ const plots = (() => {
             }),
           }),
           walk: [texts.map((text, place) => ({ text, ...where[place] }))],
+        };
+      },
+    },
+
+    errors: {
+      choices: () => ({
+        results: [...new Set(costs.map(({ kind }) => kind))].map((key) => ({ key, title: key.toLowerCase() })),
+        model: all.filter((index) => costs.some(({ models }) => models[index])).map((key) => ({ key, title: data.models[key].name })),
+        under: costs.length ? [{ key: '', title: 'mean of all corruptions' }, ...present(costs[0])] : [],
+      }),
+      draw({ results, model, under }) {
+        const shown = costs.filter(({ kind, models }) => kind === results.key && models[model.key]);
+        const parts = shown.map((measure) => {
+          const own = measure.models[model.key];
+          const points = [own.clean, ...((under.key ? own.cells[under.key] : own.severities) ?? [])]
+            .map((values, severity) => ({ values, severity })).filter(({ values }) => values);
+          const texts = points.map(({ values, severity }) =>
+            `${data.models[model.key].name}, ${severity ? `severity ${severity}` : 'clean'}, ${measure.error}: ${number(measure, values)}`);
+          return { measure, points, texts };
+        });
+        return {
+          traces: parts.map(({ measure, points, texts }) => trace({
+            type: 'bar', x: points.map(({ severity }) => severity), y: points.map(({ values }) => values[0]), name: measure.error,
+            hovertext: texts.map(safe), marker: { color: data.errors[measure.error] },
+          })),
+          layout: layout(440, {
+            barmode: 'stack',
+            xaxis: axis({ title: 'Severity', tickvals: [0, 1, 2, 3, 4, 5], ticktext: ['clean', '1', '2', '3', '4', '5'], showgrid: false }),
+            yaxis: axis({ title: 'Cost in points of AP50 ↓' }),
+          }),
+          walk: parts.map(({ texts }, curve) => texts.map((text, point) => ({ text, curve, point }))),
         };
       },
     },

@@ -13,6 +13,7 @@ from dtn_det.reports.labels import model_note, shared_note, short, title
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.classes import class_table
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
+from dtn_det.reports.tables.errors import error_table, model_error_table
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import calibration_table, metrics_table, model_table, summary_table
@@ -222,6 +223,15 @@ def calibration_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """Make a table for each section: its calibration and selective classification, where these are known."""
     tables = (calibration_table(numbers, which) for numbers in sections for which in numbers.sets[:1])
     return tuple(view_of(table, ()) for table in tables if table is not None)
+
+
+def error_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
+    """Make the tables of the costs of errors: of all models for each set of corruptions, and of each model."""
+    found: list[Table | None] = []
+    for numbers in sections:
+        found += [error_table(numbers, which) for which in numbers.sets]
+        found += [model_error_table(numbers, model, f"errors-{n}") for n, model in enumerate(numbers.models, 1)]
+    return tuple(view_of(table, ()) for table in found if table is not None)
 
 
 def class_views(sections: Sequence[Numbers]) -> tuple[tuple[str, PageTable], ...]:

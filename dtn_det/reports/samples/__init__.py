@@ -29,12 +29,14 @@ class Box:
         score: Score of a detection; None for an annotated object.
         right: Whether a detection was matched to an object of its class with an IoU of at least 0.5; True for an
             annotated object.
+        error: Error type of a wrong detection, one of :data:`~dtn_det.metrics.error_types.OUTCOMES`; else empty.
     """
 
     corners: tuple[float, float, float, float]
     label: str
     score: float | None = None
     right: bool = True
+    error: str = ""
 
 
 @dataclass(frozen=True)

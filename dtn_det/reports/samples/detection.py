@@ -19,11 +19,10 @@ from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.errors import ReportError
+from dtn_det.metrics.error_types import OUTCOMES, image_outcomes
 from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store import ModelStore
-
-LEAST_IOU = 0.5
 
 LONGEST = 320
 """Pictures are shrunk until their longer side has at most this many pixels."""
@@ -53,14 +52,22 @@ class Matched:
     """Which detections of an image are right, after matching them to its objects.
 
     Attributes:
-        right: Whether a detection was matched to an object of its class, (detections,).
-        ignored: Whether an unmatched detection is in a crowd of its class, (detections,).
+        outcomes: Outcome of each detection, an index into :data:`~dtn_det.metrics.error_types.OUTCOMES`, (detections,).
         objects: Number of objects that are not crowds.
     """
 
-    right: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
+    outcomes: NDArray[np.uint8]
     objects: int
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether a detection was matched to an object of its class, (detections,)."""
+        return self.outcomes == OUTCOMES.index("correct")
+
+    @property
+    def ignored(self) -> NDArray[np.bool_]:
+        """Whether an unmatched detection is in a crowd of its class, (detections,)."""
+        return self.outcomes == OUTCOMES.index("ignored")
 
     @property
     def found(self) -> int:
@@ -80,25 +87,13 @@ class Matched:
 
 
 def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matched:
-    """Match detections to objects of their class with an IoU of at least :data:`LEAST_IOU`, the best detections first.
-
-    This is simpler than COCO's evaluation and serves captions only.
+    """Match detections to objects of their class with an IoU of at least 0.5 as COCO does, the best detections first.
 
     Args:
         boxes: Corners x1, y1, x2, y2 of the detections by falling score, (detections, 4).
     """
-    overlaps = _overlaps(boxes, objects)
-    same = labels[:, None] == objects.labels[None]
-    iou = np.where(same & ~objects.crowd, overlaps, 0)
-    right = np.zeros(len(boxes), np.bool_)
-    for place in range(len(boxes)) if iou.size else ():
-        best = int(iou[place].argmax())
-        if iou[place, best] >= LEAST_IOU:
-            right[place] = True
-            iou[:, best] = 0
-    within = np.where(same & objects.crowd, overlaps, 0)
-    ignored = ~right & (within >= LEAST_IOU).any(1)
-    return Matched(right, ignored, int((~objects.crowd).sum()))
+    outcomes = image_outcomes(_overlaps(boxes, objects), labels, objects.labels, objects.crowd)
+    return Matched(outcomes, int((~objects.crowd).sum()))
 
 
 def _overlaps(boxes: NDArray[Any], objects: Objects) -> NDArray[Any]:
@@ -274,14 +269,13 @@ class _Scene:
             return None
         boxes, scores, labels = found
         matched = match(objects, boxes, labels)
-        shown = tuple(
-            Box(_scaled(box, scale), self.labels[label], float(score), bool(right))
-            for box, score, label, right, ignored in zip(
-                boxes, scores, labels, matched.right, matched.ignored, strict=True
-            )
-            if not ignored
-        )
-        return Answer(f"{matched.found}/{matched.objects} found, {matched.false} false", None, shown)
+        shown = []
+        for box, score, label, outcome in zip(boxes, scores, labels, matched.outcomes, strict=True):
+            name = OUTCOMES[outcome]
+            if name != "ignored":
+                error = "" if name == "correct" else name
+                shown.append(Box(_scaled(box, scale), self.labels[label], float(score), not error, error))
+        return Answer(f"{matched.found}/{matched.objects} found, {matched.false} false", None, tuple(shown))
 
     def _in_words(self, objects: Objects) -> str:
         counts = [

@@ -9,6 +9,7 @@ from dtn_det.reports.measures import corruption_measure, performance_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.classes import class_table
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
+from dtn_det.reports.tables.errors import error_table, model_error_table
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import calibration_table, metrics_table, model_table, summary_table
@@ -65,12 +66,18 @@ def _of_section(report: Report, section: Section, published: Sequence[PublishedR
             yield calibration
         if section.kind != "top1":
             yield metrics_table(numbers, which)
+        errors = error_table(numbers, which)
+        if errors is not None:
+            yield errors
         for number, pair in enumerate(section.pairs, 1):
             yield pair_table(numbers, pair, which, f"pair-{number}")
     for number, model in enumerate(numbers.models, 1):
         grid = grid_table(numbers, model, f"cells-{number}")
         if grid is not None:
             yield grid
+        errors = model_error_table(numbers, model, f"errors-{number}")
+        if errors is not None:
+            yield errors
         classes = class_table(numbers, model, f"classes-{number}")
         if classes is not None:
             yield classes
