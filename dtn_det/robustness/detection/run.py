@@ -170,9 +170,8 @@ def _detectors(
     form = 0
     for source, config in zip(options.models, opened, strict=True):
         if config is None:
-            found.append(
-                detector_of(load_pixel_model(source.model, device), source.name, options, device, data, first())
-            )
+            model = load_pixel_model(source.model, device, options.weights)
+            found.append(detector_of(model, source.name, options, device, data, first()))
             continue
         from dtn_det.robustness.detection.models.mmdetection import load_mmdetection
 

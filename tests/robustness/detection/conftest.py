@@ -45,3 +45,15 @@ def finished_mpc(detector: tuple[str, str], tmp_path_factory: pytest.TempPathFac
     assert main(["mpc", *detector, "--store", str(folder), *FEW]) == 0
     torch.set_num_threads(before)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ssd_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a detector of torchvision with three classes and a background."""
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    builder = torchvision.models.detection.ssdlite320_mobilenet_v3_large
+    path = tmp_path_factory.mktemp("weights") / "own.pth"
+    model = builder(weights=None, weights_backbone=None, num_classes=4)
+    torch.save({"model": model.state_dict(), "classes": ["disc", "square", "bar"]}, path)
+    return path

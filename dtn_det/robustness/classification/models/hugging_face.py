@@ -66,13 +66,28 @@ def load_hugging_face(source: str, num_classes: int) -> Classifier:
         versions={"transformers": metadata.version("transformers")},
         training={"pretrained": name},
         num_classes=model.config.num_labels,
-        class_names=_class_names(model.config.id2label),
+        class_names=class_names(model.config.id2label),
         remarks=small_for_bytes(given, name, f"the {type(processor).__name__} without do_rescale"),
     )
 
 
-def load_model_and_processor(name: str) -> tuple[Any, Any]:
-    """Load an image classifier, whose weights must all be there and fit its config, and its image processor.
+def load_model_and_processor(
+    name: str,
+    auto_class: str = "AutoModelForImageClassification",
+    what: str = "an image classifier",
+    *,
+    fast: bool = True,
+) -> tuple[Any, Any]:
+    """Load a model, whose weights must all be there and fit its config, and its image processor.
+
+    Args:
+        name: Name of a model on the hub, or a folder that ``save_pretrained`` has written.
+        auto_class: Class of transformers that loads the model.
+        what: The kind of the model, for messages.
+        fast: Whether to take the processor of the fast kind, which works on tensors, if the model has one.
+
+    Returns:
+        The model, in evaluation mode and float32, and its image processor.
 
     Raises:
         InputError: There is no such model or image processor, or weights are missing or of other shapes.
@@ -86,10 +101,10 @@ def load_model_and_processor(name: str) -> tuple[Any, Any]:
     options = {"local_files_only": local, "trust_remote_code": False}
     with _quiet(transformers), hub_asked_once() as fault:
         made = _made(
-            "an image classifier of transformers",
+            f"{what} of transformers",
             name,
             "" if local else fault,
-            lambda: transformers.AutoModelForImageClassification.from_pretrained(
+            lambda: getattr(transformers, auto_class).from_pretrained(
                 name, output_loading_info=True, ignore_mismatched_sizes=True, **options
             ),
         )
@@ -97,8 +112,7 @@ def load_model_and_processor(name: str) -> tuple[Any, Any]:
             "an image processor (preprocessor_config.json)",
             name,
             "" if local else fault,
-            # Processors of the fast kind work on tensors, on any device. Not all models have one.
-            lambda: transformers.AutoImageProcessor.from_pretrained(name, use_fast=True, **options),
+            lambda: transformers.AutoImageProcessor.from_pretrained(name, use_fast=fast, **options),
         )
     model, loading = made
     for found in loading["mismatched_keys"]:
@@ -175,7 +189,7 @@ def _forward(model: nn.Module, processor: Any, settings: Mapping[str, Any]) -> C
     return forward
 
 
-def _class_names(names: Mapping[int, str]) -> tuple[str, ...]:
+def class_names(names: Mapping[int, str]) -> tuple[str, ...]:
     """Return the names of the classes in the order of the logits; empty if they are the placeholders LABEL_0 etc."""
     if all(str(name) == f"LABEL_{number}" for number, name in names.items()):
         return ()

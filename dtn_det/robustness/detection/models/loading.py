@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.models.category_ids import StatedClasses
@@ -21,8 +22,11 @@ from dtn_det.robustness.store.files import check_name
 from dtn_det.robustness.store.manifest import hash_weights
 from dtn_det.robustness.user_code import PYTHON, import_callable
 
-PREFIXES = (PYTHON,)
-FORMS = "CONFIG CHECKPOINT, CONFIG@CHECKPOINT of MMDetection or python:MODULE:FUNCTION"
+PREFIXES = (PYTHON, "torchvision:", "hf:")
+FORMS = (
+    "CONFIG CHECKPOINT or CONFIG@CHECKPOINT of MMDetection, torchvision:NAME, torchvision:NAME@FILE, "
+    "hf:FOLDER_OR_NAME or python:MODULE:FUNCTION"
+)
 _CONFIG = re.compile(r"(?P<config>.+?\.(?:py|json|ya?ml))(?:@(?P<checkpoint>.+))?")
 _NAMED = re.compile(r"(?P<name>[^=:/@]+)=(?P<model>.+)")
 
@@ -66,17 +70,26 @@ def parse_sources(words: Sequence[str], names: Sequence[str] | None = None) -> t
     return tuple(found)
 
 
-def load_pixel_model(source: str, device: torch.device) -> PixelModel:
+def load_pixel_model(source: str, device: torch.device, weights: WeightsKind | None = None) -> PixelModel:
     """Load a detector that takes images.
 
     Args:
         source: The model as the user named it, with a prefix out of :data:`PREFIXES`.
+        weights: Which weights to take from a file with plain weights and an average.
 
     Raises:
         ValueError: The source has no such prefix, or the model cannot be loaded.
     """
     if source.startswith(PYTHON):
         return load_python_detector(source)
+    if source.startswith("torchvision:"):
+        from dtn_det.robustness.detection.models.torchvision import load_torchvision
+
+        return load_torchvision(source, device, weights)
+    if source.startswith("hf:"):
+        from dtn_det.robustness.detection.models.hugging_face import load_hugging_face_detector
+
+        return load_hugging_face_detector(source, device)
     raise InputError(f"expected MODEL to be {FORMS}, got {source!r}")
 
 

@@ -52,7 +52,7 @@ class OutputCheck:
         """
         if isinstance(found, Mapping) or not isinstance(found, Sequence) or len(found) != len(images):
             got = f"{len(found)}" if isinstance(found, Sequence) else type(found).__name__
-            raise self._fault(image, f"a list of {counted(len(images), 'result')}, one an image", got)
+            raise self._fault(image, f"a list of {counted(len(images), 'result')}", got)
         height, width = images[0].shape[:2]
         raw = [self._arrays(one, image) for one in found]
         self._check_boxes(np.concatenate([boxes for boxes, _, _ in raw]), height, width, image)
@@ -127,7 +127,7 @@ class OutputCheck:
             listed = f"{known[0]} to {known[-1]}" if known else "none"
             raise self._fault(
                 image,
-                f"category ids of {len(known)} ({listed}), by {self.places.evidence}, for {self.path}",
+                f"{len(known)} category ids ({listed}), by {self.places.evidence}, for {self.path}",
                 ", ".join(map(str, unknown[:_FEW])),
                 f"say what they are with --category-ids, one of {', '.join(WAYS)}",
             )
@@ -139,7 +139,7 @@ class OutputCheck:
         if masks is None or not self.masks:
             return None
         if len(masks) != count:
-            raise self._fault(image, f"{counted(count, 'mask')}, one a box", f"{len(masks)}")
+            raise self._fault(image, f"{counted(count, 'mask')} (one for each box)", f"{len(masks)}")
         if not count:
             return ()
         wanted = f"masks of {size[0]} x {size[1]} (height x width), as the image"
