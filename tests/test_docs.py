@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dtn_det.cli.main import build_parser
@@ -45,6 +48,58 @@ def test_python_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
+
+
+class Boxes(SimpleNamespace):
+    """Stands for the results of other libraries: two objects, whose ids may be chosen by a mask."""
+
+    def __init__(self) -> None:
+        boxes, scores, ids = np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), np.array([0.5, 0.25]), np.array([18, 12])
+        super().__init__(xyxy=boxes, conf=scores, cls=ids, confidence=scores, class_id=ids, boxes=self)
+
+    def __getitem__(self, kept: Any) -> Boxes:
+        found = Boxes()
+        for key in ("xyxy", "conf", "cls", "confidence", "class_id"):
+            setattr(found, key, getattr(self, key)[kept])
+        return found
+
+
+def test_detectors_of_libraries_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Model:
+        names = ("dog",)
+
+        def __init__(self, *weights: str) -> None: ...
+
+        def predict(self, images: list[Any], **options: Any) -> Any:
+            seen.extend(images)
+            # RF-DETR returns a list for several images alone.
+            return Boxes() if "threshold" in options and len(images) == 1 else [Boxes() for _ in images]
+
+    for name, values in {
+        "ultralytics": {"YOLO": Model},
+        "rfdetr": {"RFDETRBase": Model},
+        "rfdetr.assets": {},
+        "rfdetr.assets.coco_classes": {"COCO_CLASSES": {18: "dog"}},
+    }.items():
+        module = ModuleType(name)
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    images = [np.arange(24, dtype=np.uint8).reshape(2, 4, 3)] * 2
+    found: dict[str, Any] = {}
+    for _, code in blocks("py"):
+        exec(code, found)
+    for count in (1, 2):
+        for one in found["Yolo"]()(images[:count]), found["RfDetr"]()(images[:count]):
+            assert len(one) == count
+            assert one[0]["boxes"][0].tolist() == [1, 2, 3, 4]
+            assert one[0]["scores"][0] == 0.5
+            assert one[0]["category_ids"][0] == 18
+    assert len(found["RfDetr"]()(images)[0]["scores"]) == 1
+    # Ultralytics takes BGR, RF-DETR RGB.
+    np.testing.assert_array_equal(seen[0], images[0][..., ::-1])
+    np.testing.assert_array_equal(seen[1], images[0])
 
 
 def test_param_groups_are_those_of_the_configs() -> None:

@@ -203,13 +203,31 @@ def test_mce_and_its_report(checkout: Path, imagenet: Path, here: Here) -> None:
     assert "2 of ImageNet's 1,000 classes" in compared
 
 
+def test_mpc_of_any_detector(checkout: Path, here: Here, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    (command,) = starting("dtn-det mpc torchvision:")
+    # Small models without pretrained weights, which would have to be downloaded.
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.YolosConfig(
+        **sizes, image_size=[32, 32], patch_size=16, num_detection_tokens=3, id2label={0: "person", 1: "car"}
+    )
+    transformers.YolosForObjectDetection(config).save_pretrained(tmp_path)
+    transformers.YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 32}).save_pretrained(tmp_path)
+    small = command.replace("fasterrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large@random")
+    small = small.replace("/data/", "").replace("PekingU/rtdetr_r50vd", str(tmp_path))
+    options = ["--corruptions", "contrast", "--severities", "3", "--workers", "0", "--limit", "1", "--device", "cpu"]
+    out = here([*shlex.split(small), *options])
+    assert "mPC" in out
+    assert "partial" in out
+
+
 @pytest.mark.slow
 def test_mpc(checkout: Path) -> None:
     from mmdet.registry import MODELS
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    (command,) = starting("dtn-det mpc ")
+    (command,) = starting("dtn-det mpc configs/")
     _, _, config, checkpoint, *rest = shlex.split(command.replace("/data/coco", "coco"))
     cfg = Config.fromfile(ROOT / config)
     cfg.model.backbone.init_cfg = None

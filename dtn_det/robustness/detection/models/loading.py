@@ -157,13 +157,15 @@ def _networks(made: Any) -> Iterator[nn.Module]:
         held += [cell.cell_contents for cell in function.__closure__ or ()]
         held += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
     seen: set[int] = set()
-    for one in held:
-        # Wrappers of other libraries hold the module as an attribute named model, as Ultralytics and RF-DETR do.
-        for part in (one, getattr(one, "model", None)):
-            if isinstance(part, nn.Module) and id(part) not in seen:
-                seen.add(id(part))
-                yield part
+    for part in held:
+        # Wrappers of other libraries hold the module as an attribute named model, RF-DETR as that of another.
+        for _ in range(4):
+            if isinstance(part, nn.Module):
+                if id(part) not in seen:
+                    seen.add(id(part))
+                    yield part
                 break
+            part = getattr(part, "model", None)
 
 
 def _values(made: Any) -> list[Any]:
