@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -14,13 +13,13 @@ from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, resize_tables, to_mmdet
 from dtn_det.checkpoints.fit import check_floating_point, compare_weights, with_tied_names
+from dtn_det.checkpoints.fresh_norms import FreshNorm, describe_fresh_norms, find_fresh_norms
 from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.several_networks import check_one_network
 from dtn_det.errors import CheckpointError, InputError
-from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
-from dtn_det.layers.options import EXTRA_STATE
+from dtn_det.layers import ShiftedPatchTokenization
 
 # Output norms of Swin, such as `norm0`: a detector takes the feature maps after them.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")
@@ -94,7 +93,7 @@ def load_pretrained(
     shapes = {key: value.shape for key, value in backbone.state_dict().items()}
     optional = {key for key in shapes if _OUTPUT_NORM.match(key) or key.endswith(".relative_position_index")}
     scales = {key for key in shapes if key.endswith(".scale")}
-    fresh, new_patches = [], []
+    new_patches = []
     try:
         found = backbone_weights(checkpoint, family, init_cfg.get("prefix"), init_cfg.get("weights"))
         check_parametrizations(found.state)
@@ -107,16 +106,12 @@ def load_pretrained(
         state = with_tied_names(resize_tables(state, shapes, grids), backbone.state_dict())
         if not scales & set(state):
             optional |= scales
+        fresh = find_fresh_norms(backbone, state)
+        for one in fresh:
+            optional |= one.added
+            state = {key: value for key, value in state.items() if key not in one.unused}
         for name, module in backbone.named_modules():
-            if isinstance(module, TokenNorm):
-                own = {f"{name}.{key}" for key in module.state_dict() if key != EXTRA_STATE}
-                of_layer_norm = {f"{name}.weight", f"{name}.bias"}
-                added, unused = own - of_layer_norm, (of_layer_norm - own) & set(state)
-                if not added & set(state) and (added or unused):
-                    fresh.append(module)
-                    optional |= added
-                    state = {key: value for key, value in state.items() if key not in unused}
-            elif isinstance(module, ShiftedPatchTokenization) and f"{name}.patch_norm.weight" not in state:
+            if isinstance(module, ShiftedPatchTokenization) and f"{name}.patch_norm.weight" not in state:
                 state = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
                 new_patches.append(name)
                 optional |= {f"{name}.{key}" for key in module.state_dict()}
@@ -144,36 +139,26 @@ def load_pretrained(
 
 
 def _report(
-    source: str, loaded: int, output_norms: list[str], fresh: list[TokenNorm], new_scales: int, new_patches: list[str]
+    source: str,
+    loaded: int,
+    output_norms: list[str],
+    fresh: Sequence[FreshNorm],
+    new_scales: int,
+    new_patches: list[str],
 ) -> None:
-    message = f"loaded {loaded} tensors from {source}"
+    told = [f"loaded {loaded} tensors from {source}"]
     if output_norms:
-        message += f"; it has no output norms {', '.join(output_norms)}, as usual for a classifier"
-    fresh_dtn = [norm for norm in fresh if isinstance(norm, DTN)]
-    others = Counter(type(norm).__name__ for norm in fresh if not isinstance(norm, DTN))
-    if fresh_dtn:
-        message += (
-            f"; {len(fresh_dtn)} DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels"
-        )
-    for name, count in others.items():
-        message += f"; {count} norms {name} got what they have of LayerNorm's weight and bias and keep their start"
+        told.append(f"it has no output norms {', '.join(output_norms)}, as usual for a classifier")
+    of_norms, warnings = describe_fresh_norms(fresh, "dtn_cfg=dict(init='layernorm')")
+    told += of_norms
     if new_scales:
-        message += f"; it has no scales of Locality Self-Attention, and {new_scales} keep their start"
-    print_log(message, logger="current")
-    warnings = []
+        told.append(f"it has no scales of Locality Self-Attention, and {new_scales} keep their start")
+    print_log("; ".join(told), logger="current")
     if new_patches:
-        warnings.append(
+        warnings.insert(
+            0,
             f"the patches of {', '.join(new_patches)} start anew: {source} has none of Shifted Patch Tokenization, and "
-            "plain ones do not fit; train for longer than a fine-tuning, or set spt=False"
-        )
-    if others:
-        warnings.append(
-            f"LayerNorm weights went into norms {', '.join(others)}, which give other features from the first step on"
-        )
-    if any(norm.init != "layernorm" for norm in fresh_dtn):
-        warnings.append(
-            "LayerNorm weights went into DTN norms with init='local', which gives other features from the first step "
-            "on: set dtn_cfg=dict(init='layernorm') to start from what the checkpoint learned"
+            "plain ones do not fit; train for longer than a fine-tuning, or set spt=False",
         )
     for warning in warnings:
         print_log(warning, logger="current", level=logging.WARNING)

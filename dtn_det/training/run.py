@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.fit import OWN_BUFFERS
+from dtn_det.checkpoints.fresh_norms import FreshNorm, describe_fresh_norms, find_fresh_norms
 from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.two_networks import WeightsKind
@@ -149,6 +150,7 @@ def _load(
 ) -> tuple[dict[str, Any], tuple[Remark, ...]]:
     model = inner_model(runner.model)
     remarks: tuple[Remark, ...] = ()
+    fresh: tuple[FreshNorm, ...] = ()
     if purpose == "resume":
         # MMEngine's EMAHook restores both kinds of weights itself, so `ema_state_dict` is left out of the comparison.
         if not isinstance(content.get("state_dict"), Mapping):
@@ -170,9 +172,17 @@ def _load(
                 layer.keeps_options = True
         loaded = fit_weights(model, content, source, weights=weights, options="keep", partial=True)
         given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
+        fresh = find_fresh_norms(model, loaded.state)
+        told, warnings = describe_fresh_norms(fresh, "init='layernorm' among the options of the norms")
+        for line in told:
+            runner.logger.info(f"{source}: {line}, as it has none of theirs")
+        for line in warnings:
+            runner.logger.warning(line)
     runner.call_hook("after_load_checkpoint", checkpoint=given)
     # MMEngine would warn of buffers that the model computes itself and the file lacks.
-    own = {name: value for name, value in model.state_dict().items() if name.endswith(OWN_BUFFERS[:-1])}
+    # Parameters of norms that begin anew were told above.
+    anew = frozenset().union(*(one.added for one in fresh))
+    own = {name: value for name, value in model.state_dict().items() if name.endswith(OWN_BUFFERS[:-1]) or name in anew}
     require("mmengine.runner.checkpoint", "det").load_state_dict(
         model, {**own, **given["state_dict"]}, strict=False, logger="current"
     )
