@@ -39,9 +39,7 @@ def test_a_training_from_layernorm_logs_what_the_norms_took(
         runner.load_checkpoint(str(tmp_path / "ln.pth"))
     assert torch.equal(here["norm"].weight, there["norm"].weight)
     assert torch.equal(here["norm"].mean_norm_weight, before["norm.mean_norm_weight"])
-    text = (
-        "ln.pth: 1 DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels, as it"
-    )
+    text = "ln.pth: 1 DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels, as it"
     assert text in caplog.text
     assert ("init='layernorm' among the options of the norms" in caplog.text) == (init == "local")
     assert "missing keys" not in caplog.text
