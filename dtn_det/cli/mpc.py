@@ -25,8 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="+",
         metavar="MODEL",
         help="CONFIG CHECKPOINT or CONFIG@CHECKPOINT of MMDetection, torchvision:NAME with its pretrained weights, "
-        "torchvision:NAME@FILE, hf:FOLDER or hf:NAME of transformers' object detectors, or python:MODULE:FUNCTION, "
-        "which takes a list of RGB images and returns boxes, scores and category_ids for each; NAME=MODEL names it",
+        "torchvision:NAME@FILE, hf:FOLDER or hf:NAME of transformers' object detectors, onnx:FILE with final boxes, or "
+        "python:MODULE:FUNCTION, which takes a list of RGB images and returns boxes, scores and category_ids for each; "
+        "NAME=MODEL names it",
     )
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder of the results")
     sweep_options.add_weights(parser)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from dtn_det.datasets.coco.coco_classes import COCO_NAMES
 from dtn_det.errors import DtnDetError
-from dtn_det.robustness.detection.models.category_ids import DataCategories, category_places
+from dtn_det.robustness.detection.models.category_ids import DataCategories, StatedClasses, asked_for, category_places
 from dtn_det.robustness.detection.models.loading import load_pixel_model
 from dtn_det.robustness.detection.models.torchvision import _freeze
 
@@ -117,3 +119,59 @@ def test_an_image_classifier_is_no_detector(tmp_path: Path) -> None:
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
     with pytest.raises(DtnDetError, match="expected an object detector of transformers"):
         load_pixel_model(f"hf:{tmp_path}", CPU)
+
+
+COCO = DataCategories(Path("coco.json"), tuple(COCO_NAMES), tuple(COCO_NAMES.values()))
+
+
+def test_the_categories_of_coco_are_known() -> None:
+    assert len(COCO_NAMES) == 80
+    assert (COCO_NAMES[1], COCO_NAMES[18], COCO_NAMES[90]) == ("person", "dog", "toothbrush")
+    datasets = pytest.importorskip("mmdet.datasets")
+    assert tuple(COCO_NAMES.values()) == datasets.CocoDataset.METAINFO["classes"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "asked", "dog", "way"),
+    [
+        (StatedClasses(count=91, source="a file"), None, 18, "coco91"),
+        (StatedClasses(count=80, source="a file"), None, 16, "coco80"),
+        (StatedClasses(), "coco80", 16, "coco80"),
+        (StatedClasses(), "index1", 17, "index1"),
+        (StatedClasses(), "dataset", 18, "dataset"),
+        (StatedClasses({5: "DOG", 7: "N/A"}, "a model"), None, 5, "names"),
+    ],
+)
+def test_ids_of_coco_are_known_by_their_number_or_as_the_user_says(stated, asked, dog, way) -> None:
+    found = category_places("m", stated, COCO, asked)
+    assert found.way == way
+    assert COCO.names[found.places[dog]] == "dog"
+
+
+def test_names_of_darknet_are_those_of_coco() -> None:
+    names = ("sofa", "tvmonitor", "aeroplane", "pottedplant", "diningtable", "motorbike")
+    found = category_places("m", StatedClasses(dict(enumerate(names)), "a model"), COCO, None)
+    assert [COCO.names[place] for place in found.places.values()] == [
+        *("couch", "tv", "airplane", "potted plant", "dining table", "motorcycle")
+    ]
+    (_, lacking) = found.remarks
+    assert (lacking.kind, lacking.count, lacking.partial) == ("categories_unknown", 74, False)
+
+
+def test_a_class_more_than_categories_is_the_background_only_if_ids_count_from_one() -> None:
+    stated = StatedClasses(count=4, source="a file")
+    assert category_places("m", stated, DATA, None).places == {1: 0, 2: 1, 3: 2}
+    others = replace(DATA, ids=(1, 2, 4))
+    with pytest.raises(DtnDetError, match=r"which of the 3 categories of some.json .* got 4 classes without names"):
+        category_places("m", stated, others, None)
+
+
+def test_models_of_other_classes_are_refused() -> None:
+    with pytest.raises(DtnDetError, match="that the model 'm' knows, got bar, disc, square in the file and cat of the"):
+        category_places("m", StatedClasses({0: "cat"}, "a model"), DATA, None)
+    with pytest.raises(DtnDetError, match="that the model 'm' knows"):
+        category_places("m", StatedClasses(), DATA, "coco91")
+    with pytest.raises(DtnDetError, match="expected --category-ids once for the model 'm'"):
+        asked_for("m", ["m=index", "m=dataset"])
+    assert asked_for("m", ["m=index", "dataset", "n=coco80"]) == "index"
+    assert asked_for("o", ["m=index", "dataset"]) == "dataset"

@@ -22,10 +22,10 @@ from dtn_det.robustness.store.files import check_name
 from dtn_det.robustness.store.manifest import hash_weights
 from dtn_det.robustness.user_code import PYTHON, import_callable
 
-PREFIXES = (PYTHON, "torchvision:", "hf:")
+PREFIXES = (PYTHON, "torchvision:", "hf:", "onnx:")
 FORMS = (
     "CONFIG CHECKPOINT or CONFIG@CHECKPOINT of MMDetection, torchvision:NAME, torchvision:NAME@FILE, "
-    "hf:FOLDER_OR_NAME or python:MODULE:FUNCTION"
+    "hf:FOLDER_OR_NAME, onnx:FILE or python:MODULE:FUNCTION"
 )
 _CONFIG = re.compile(r"(?P<config>.+?\.(?:py|json|ya?ml))(?:@(?P<checkpoint>.+))?")
 _NAMED = re.compile(r"(?P<name>[^=:/@]+)=(?P<model>.+)")
@@ -90,6 +90,10 @@ def load_pixel_model(source: str, device: torch.device, weights: WeightsKind | N
         from dtn_det.robustness.detection.models.hugging_face import load_hugging_face_detector
 
         return load_hugging_face_detector(source, device)
+    if source.startswith("onnx:"):
+        from dtn_det.robustness.detection.models.onnx import load_onnx
+
+        return load_onnx(source, device)
     raise InputError(f"expected MODEL to be {FORMS}, got {source!r}")
 
 
