@@ -16,7 +16,7 @@ from dtn_det.metrics.detection import METRICS
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, image_counts
 from dtn_det.system.compiled import compiled_exactly
 
-_CHUNK = 64
+_CHUNK = 128
 
 
 class _Slice(NamedTuple):
@@ -198,6 +198,35 @@ def mean_of_categories(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @compiled_exactly
+def _sum_weights(
+    sums: NDArray[np.float64],
+    base: NDArray[np.float64],
+    area: int,
+    relative: bool,
+    weights: NDArray[np.float64],
+    image: NDArray[np.int32],
+    inside: NDArray[np.bool_],
+    place_of: NDArray[np.int64],
+) -> None:
+    """Sum the weights of the detections inside an area range up to each place, perhaps from the sums of the first."""
+    replicates = weights.shape[1]
+    total = np.zeros(replicates)
+    seen = 0
+    for detection in range(len(image)):
+        if seen == len(sums):
+            break
+        if inside[area, detection] != (relative and inside[0, detection]):
+            row = weights[image[detection]]
+            sign = 1.0 if inside[area, detection] else -1.0
+            for replicate in range(replicates):
+                total[replicate] += sign * row[replicate]
+        if place_of[detection] >= 0:
+            for replicate in range(replicates):
+                sums[seen, replicate] = total[replicate] + (base[seen, replicate] if relative else 0.0)
+            seen += 1
+
+
+@compiled_exactly
 def _weighted_ap(
     weights: NDArray[np.float64],
     needed: NDArray[np.bool_],
@@ -217,7 +246,8 @@ def _weighted_ap(
     The innermost loops go over the replicates, whose weights lie side by side in memory, so that the processor computes
     several at once. Precision is computed at true positives only, because between true positives it can only fall. The
     number of false positives before a true positive is the number of earlier detections inside the area range that have
-    no match. A true positive of weight 0 has no effect: its precision is at most that of the one before.
+    no match. A true positive of weight 0 has no effect: its precision is at most that of the one before. Recalls are
+    computed once for neighbouring area ranges with the same ground truth and the same matches at a single threshold.
     """
     areas, levels = needed.shape
     categories = len(starts) - 1
@@ -231,56 +261,70 @@ def _weighted_ap(
         longest = max(longest, starts[category + 1] - starts[category])
     precision = np.empty((most, replicates))
     place_of = np.empty(longest, dtype=np.int64)
-    total, hits, matched = np.empty(replicates), np.empty(replicates), np.empty(replicates)
+    hits, matched = np.empty(replicates), np.empty(replicates)
     positives, enough = np.empty(replicates), np.empty(replicates)
     reached = np.empty(replicates, dtype=np.int64)
     crossing = np.empty((len(recall_thresholds), replicates), dtype=np.int64)
     for category in range(categories):
         first, last = starts[category], starts[category + 1]
+        slots = match_starts[category * areas * levels : (category + 1) * areas * levels + 1]
+        # The place of each detection among those that have a match in some area range at some threshold.
+        place_of[: last - first] = -1
+        for entry in range(slots[0], slots[-1]):
+            place_of[match_position[entry]] = 0
+        matches = 0
+        for place in range(last - first):
+            if place_of[place] == 0:
+                place_of[place] = matches
+                matches += 1
+        base = np.empty((matches, replicates))
+        so_far = np.empty((matches, replicates))
+        if needed[0].any():
+            _sum_weights(base, base, 0, False, weights, image[first:last], inside[:, first:last], place_of)
+        previous = -1
         for area in range(areas):
             if not needed[area].any():
                 continue
-            positives[:] = 0.0
-            for entry in range(truth_starts[category], truth_starts[category + 1]):
-                count = truths[area, entry]
-                if count:
-                    row = weights[truth_image[entry]]
-                    for replicate in range(replicates):
-                        positives[replicate] += count * row[replicate]
+            alike = False
+            if previous >= 0 and levels == 1:
+                one, other, size = slots[previous], slots[area], slots[area + 1] - slots[area]
+                alike = size == slots[previous + 1] - one
+                for entry in range(truth_starts[category], truth_starts[category + 1]):
+                    alike = alike and truths[area, entry] == truths[previous, entry]
+                for entry in range(size if alike else 0):
+                    alike = alike and match_position[one + entry] == match_position[other + entry]
+                    alike = alike and match_counts[one + entry] == match_counts[other + entry]
+            previous = area
+            if not alike:
+                positives[:] = 0.0
+                for entry in range(truth_starts[category], truth_starts[category + 1]):
+                    count = truths[area, entry]
+                    if count:
+                        row = weights[truth_image[entry]]
+                        for replicate in range(replicates):
+                            positives[replicate] += count * row[replicate]
             if not positives.any():
                 continue
-            # The sums of weights up to each detection that has a match at some threshold.
-            slot = (category * areas + area) * levels
-            place_of[: last - first] = -1
-            matches = 0
-            for entry in range(match_starts[slot], match_starts[slot + levels]):
-                place_of[match_position[entry]] = 0
-            for place in range(last - first):
-                if place_of[place] == 0:
-                    place_of[place] = matches
-                    matches += 1
-            so_far = np.empty((matches, replicates))
-            total[:] = 0.0
-            seen = 0
-            for place in range(last - first):
-                if seen == matches:
-                    break
-                if inside[area, first + place]:
-                    row = weights[image[first + place]]
-                    for replicate in range(replicates):
-                        total[replicate] += row[replicate]
-                if place_of[place] >= 0:
-                    so_far[seen] = total
-                    seen += 1
+            others, own = 0, 0
+            for place in range(first, last):
+                others += inside[area, place] != inside[0, place]
+                own += inside[area, place]
+            sums = base
+            if area and (others or not needed[0].any()):
+                sums = so_far
+                relative = needed[0].any() and others < own
+                _sum_weights(so_far, base, area, relative, weights, image[first:last], inside[:, first:last], place_of)
             for level in range(levels):
                 if not needed[area, level]:
                     continue
+                slot = area * levels + level
                 hits[:] = 0.0
                 matched[:] = 0.0
-                reached[:] = 0
-                enough[:] = 0.0
+                if not alike:
+                    reached[:] = 0
+                    enough[:] = 0.0
                 points = 0
-                for entry in range(match_starts[slot + level], match_starts[slot + level + 1]):
+                for entry in range(slots[slot], slots[slot + 1]):
                     place = match_position[entry]
                     row = weights[image[first + place]]
                     if inside[area, first + place]:
@@ -288,7 +332,7 @@ def _weighted_ap(
                             matched[replicate] += row[replicate]
                     if not match_counts[entry]:
                         continue
-                    before = so_far[place_of[place]]
+                    before = sums[place_of[place]]
                     at = precision[points]
                     crossed = False
                     for replicate in range(replicates):
@@ -296,7 +340,7 @@ def _weighted_ap(
                         false = before[replicate] - matched[replicate]
                         at[replicate] = hits[replicate] / (false + hits[replicate] + 2.220446049250313e-16)
                         crossed |= hits[replicate] >= enough[replicate]
-                    if crossed:
+                    if crossed and not alike:
                         for replicate in range(replicates):
                             if hits[replicate] < enough[replicate] or positives[replicate] == 0:
                                 continue

@@ -107,7 +107,7 @@ class CocoObjects:
         scores: NDArray[np.floating],
         of_rows: Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], Overlap]],
     ) -> CocoMatches:
-        order = self.order(category, image, scores)
+        order = self._order(category, image, scores)
         starts = np.searchsorted(category[order], np.arange(self.num_categories + 1)).tolist()
         found = (
             OfCategory(image[rows], scores[rows], *of_rows(rows))
@@ -115,20 +115,24 @@ class CocoObjects:
         )
         return match_categories(self.images, self.pairs, self.crowd, found)
 
-    def order(
+    def _order(
         self, category: NDArray[np.integer], image: NDArray[np.integer], scores: NDArray[np.floating]
     ) -> NDArray[np.int64]:
-        """Return the order of the detections in which they are matched: by category, image and falling score.
-
-        Raises:
-            InputError: A score is NaN.
-        """
-        if np.isnan(scores).any():
-            raise InputError(
-                f"expected a number as score of each detection, got NaN for {int(np.isnan(scores).sum())} of "
-                f"{len(scores)}: the model does not work in this precision, or its weights are broken"
-            )
+        check_scores(scores)
         return best_of_groups(scores, category * np.int64(len(self.images)) + image, COCO_SETTINGS.most)
+
+
+def check_scores(scores: NDArray[np.floating]) -> None:
+    """Check the scores of detections.
+
+    Raises:
+        InputError: A score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise InputError(
+            f"expected a number as score of each detection, got NaN for {int(np.isnan(scores).sum())} of "
+            f"{len(scores)}: the model does not work in this precision, or its weights are broken"
+        )
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Runs:

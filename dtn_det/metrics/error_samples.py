@@ -38,7 +38,8 @@ def error_costs(matches: CocoMatches, weights: NDArray[np.integer] | None = None
     found = category_precisions(matches, np.atleast_2d(counts), needed)[..., 0]
     before = found[..., :1]
     gains = np.where(np.isfinite(before) & np.isnan(found), 0.0, found) - before
-    costs = np.stack([mean_of_categories(gains[..., place]) for place in range(1, gains.shape[-1])], axis=-1)
+    places = [matches.areas.index(repair) for repair in REPAIRS]
+    costs = np.stack([mean_of_categories(gains[..., place]) for place in places], axis=-1)
     return costs if counts.ndim == 2 else costs[0]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dtn_det._optional import require
 from dtn_det.errors import InputError
 from dtn_det.metrics.coco_matches import COCO_SETTINGS, CocoMatches
-from dtn_det.metrics.coco_objects import CocoObjects, Runs
+from dtn_det.metrics.coco_objects import CocoObjects, Runs, check_scores
 from dtn_det.system.compiled import compiled_exactly
 
 FOREGROUND = 0.5
@@ -35,6 +35,8 @@ REPAIRS = (*ERROR_TYPES, "FalsePos", "FalseNeg")
 OUTCOMES = ("correct", *ERROR_TYPES[:5], "ignored")
 """The outcomes of a detection. An ignored one is on a crowd, or is beyond the best 100 of its category and image."""
 
+_AREAS = ("all", "Both", "Dupe", "Bkg", "FalsePos", "Cls", "Loc", "Miss", "FalseNeg")
+"""Labels of the area ranges of the matches. Ranges with the same recalls are neighbours, to compute these once."""
 _CORRECT, _CLS, _LOC, _BOTH, _DUPE, _BKG, _IGNORED = range(len(OUTCOMES))
 _MISSED, _FOUND, _REPAIRABLE, _UNCOUNTED = range(4)
 
@@ -46,8 +48,8 @@ class DetectionErrors:
     Attributes:
         outcomes: Outcome of each detection in the order given, an index into :data:`OUTCOMES`, (detections,).
         missed: Objects that count, have no correct detection, and that no repair of a class or a place would give one.
-        repairs: Matches at IoU 0.5. Instead of area ranges they have `all`, without a repair, and each of
-            :data:`REPAIRS`. A detection that a repair removes is outside the "range" of this repair.
+        repairs: Matches at IoU 0.5. Their area ranges are `all`, without a repair, and each of :data:`REPAIRS`. A
+            detection that a repair removes is outside its range.
     """
 
     outcomes: NDArray[np.uint8]
@@ -78,8 +80,12 @@ def detection_errors(
     Raises:
         InputError: A score is NaN, or masks are given and an object has none.
     """
-    order = objects.order(category, image, scores)
-    order = order[np.lexsort((-scores[order], image[order]))]
+    check_scores(scores)
+    # Like COCO's: detections with equal scores are in the order of their images.
+    by_score = _stable_order(image)
+    by_score = by_score[np.argsort(-scores[by_score], kind="stable")]
+    order = by_score[_stable_order(image[by_score])]
+    order = order[_best_of_pairs(category[order], image[order], COCO_SETTINGS.most)]
     by_image = np.argsort(objects.pairs.image, kind="stable")
     bounds = _Bounds.of(image[order], objects.pairs.image[by_image], len(objects.images))
     primitives, crowd = require("hotcoco", "det").primitives, objects.crowd[by_image]
@@ -112,13 +118,29 @@ def detection_errors(
     is_moved = np.arange(len(both)) >= len(kept)
     rows = order[both]
     categories = np.where(is_moved, truth_category[targets[both]], category[rows]) if len(truths) else category[rows]
-    # Like COCO's: detections with equal scores are in the order of their images.
-    sort = np.lexsort((image[rows], -scores[rows], categories))
+    rank = np.empty(len(scores), np.int64)
+    rank[by_score] = np.arange(len(scores))
+    sort = np.argsort(rank[rows])
+    sort = sort[_stable_order(categories[sort])]
     repairs = _repairs(kinds[both[sort]], targets[both[sort]] >= 0, is_moved[sort])
     missed = np.empty_like(states)
     missed[by_image] = states
     matches = _matches(objects, categories[sort], image[rows[sort]], repairs, missed)
     return DetectionErrors(outcomes, int((states == _MISSED).sum()), matches)
+
+
+def _stable_order(values: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the order that sorts small whole numbers; NumPy sorts those below 65,536 several times faster."""
+    small = len(values) and values.max() < 2**16
+    return np.argsort(values.astype(np.uint16) if small else values, kind="stable")
+
+
+def _best_of_pairs(category: NDArray[np.integer], image: NDArray[np.integer], most: int) -> NDArray[np.int64]:
+    """Return the indices of the first few detections of each category in each image; they are sorted by image."""
+    by_category = _stable_order(category)
+    new = np.diff(category[by_category], prepend=-1).astype(bool) | np.diff(image[by_category], prepend=-1).astype(bool)
+    start = np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))
+    return np.sort(by_category[np.arange(len(new)) - start < most])
 
 
 def image_outcomes(
@@ -171,16 +193,17 @@ def _repairs(kind: NDArray[np.uint8], repaired: NDArray[np.bool_], moved: NDArra
         kind: Outcome of each detection; that of a moved one is `Cls`.
         repaired: Whether the detection becomes the correct one of an object if its error is repaired.
     """
-    shape = (1 + len(REPAIRS), len(kind))
+    shape = (len(_AREAS), len(kind))
     correct = np.broadcast_to((kind == _CORRECT) & ~moved, shape).copy()
     present = np.broadcast_to(~moved, shape).copy()
     for error in (_CLS, _LOC, _BOTH, _DUPE, _BKG):
-        present[error] &= kind != error
-    correct[_CLS] |= moved
-    present[_CLS] |= moved
-    correct[_LOC] |= (kind == _LOC) & repaired
-    present[_LOC] |= correct[_LOC]
-    present[1 + REPAIRS.index("FalsePos")] &= kind == _CORRECT
+        present[_AREAS.index(OUTCOMES[error])] &= kind != error
+    wrong_class, misplaced = _AREAS.index("Cls"), _AREAS.index("Loc")
+    correct[wrong_class] |= moved
+    present[wrong_class] |= moved
+    correct[misplaced] |= (kind == _LOC) & repaired
+    present[misplaced] |= correct[misplaced]
+    present[_AREAS.index("FalsePos")] &= kind == _CORRECT
     return _Repaired(correct, present)
 
 
@@ -199,13 +222,15 @@ def _matches(
     counts = np.bincount(slots, minlength=num_categories * len(repairs.correct))
     pairs, first = np.unique(objects.pairs.keys(num_images), return_index=True)
     counting = np.broadcast_to(states != _UNCOUNTED, (len(repairs.correct), len(states))).copy()
-    counting[1 + REPAIRS.index("Miss")] &= states != _MISSED
-    counting[1 + REPAIRS.index("FalseNeg")] &= states == _FOUND
-    truths = np.add.reduceat(counting, first, axis=1, dtype=np.int32) if len(first) else np.empty((9, 0), np.int32)
+    counting[_AREAS.index("Miss")] &= states != _MISSED
+    counting[_AREAS.index("FalseNeg")] &= states == _FOUND
+    truths = (
+        np.add.reduceat(counting, first, axis=1, dtype=np.int32) if len(first) else np.empty((len(_AREAS), 0), np.int32)
+    )
     detection = detection[by_slot]
     return CocoMatches(
         images=objects.images,
-        areas=("all", *REPAIRS),
+        areas=_AREAS,
         iou_thresholds=np.array([FOREGROUND]),
         recall_thresholds=COCO_SETTINGS.recall_thresholds,
         starts=starts,
