@@ -59,6 +59,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what each type of error of detectors costs: wrong class, bad localization, background, missed, ...",
     )
     parser.add_argument(
+        "--classwise", action="store_true", help="the categories of which detectors lose most and least AP"
+    )
+    parser.add_argument(
         "--clean",
         action="append",
         default=[],
@@ -97,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         selective=args.selective,
         errors=args.errors,
+        classwise=args.classwise,
         processes=num_cores(),
         evaluator=args.evaluator,
     )

@@ -66,6 +66,28 @@ def average_precision(
     return found if counts.ndim == 2 else found[0]
 
 
+def category_average_precision(matches: CocoMatches, weights: NDArray[np.integer] | None = None) -> NDArray[np.float64]:
+    """Compute COCO's AP of each category, where each image counts as often as its weight says.
+
+    Args:
+        weights: Whole numbers of shape (images,) or (replicates, images); with None, each image counts once.
+
+    Returns:
+        Shape (K,) or (replicates, K); NaN for categories without ground truth.
+
+    Raises:
+        InputError: As for :func:`average_precision`.
+    """
+    counts = image_weights(matches, weights)
+    area, levels = _indices(matches, "AP")
+    needed = np.zeros((len(matches.areas), len(matches.iou_thresholds)), np.bool_)
+    needed[area, levels] = True
+    found: NDArray[np.float64] = category_precisions(matches, np.atleast_2d(counts), needed)[:, :, area, levels].mean(
+        -1
+    )
+    return found if counts.ndim == 2 else found[0]
+
+
 def category_precisions(
     matches: CocoMatches, counts: NDArray[np.integer], needed: NDArray[np.bool_]
 ) -> NDArray[np.float64]:

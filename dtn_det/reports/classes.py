@@ -1,7 +1,8 @@
-"""The classes of which a classifier loses most and least under corruption, compared with its clean error."""
+"""The classes of which a model loses most and least under corruption, compared with clean images."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.corruptions.stream import WNID
-from dtn_det.metrics import CLEAN
+from dtn_det.metrics import CLEAN, Samples
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
 from dtn_det.reports.classification import ClassifierRecords
 from dtn_det.reports.numbers import Row, cells_of_set, sets_of
@@ -19,8 +20,13 @@ from dtn_det.reports.numbers import Row, cells_of_set, sets_of
 if TYPE_CHECKING:
     import pyarrow
 
+    from dtn_det.robustness.detection.truth import CocoTruth
+
 SHOWN = 5
 """Number of classes that are shown at either end."""
+
+_CLASS_METRIC = "AP of category "
+_NO_IMAGE = -1
 
 LEAST_IMAGES = 5
 """Smallest number of images of a class that is shown."""
@@ -57,15 +63,7 @@ def class_rows(
     counts = np.bincount(own)
     with np.errstate(invalid="ignore"):
         losses = np.bincount(own, lost) / counts
-    # Rounded, so that equal losses stand in the order of the classes and not of their rounding errors.
-    order = np.argsort(-np.round(losses, 9), kind="stable")
-    ranked = order[counts[order] >= LEAST_IMAGES].tolist()
-    if len(ranked) < 2:
-        return
-    ends = {"all": ranked}
-    if len(ranked) > 2 * SHOWN:
-        ends = {"most": ranked[:SHOWN], "least": ranked[: -SHOWN - 1 : -1]}
-    for end, chosen in ends.items():
+    for end, chosen in _ends(losses, counts).items():
         for label in chosen:
             rows = np.flatnonzero(own == label)
             ends_of = (np.nan, np.nan)
@@ -78,6 +76,67 @@ def class_rows(
             name = names.get(label, f"class {label}")
             shown = (int(records.images[image]), *records.cells[corrupted[column]])
             yield (model, end, name, len(rows), *(100.0 * float(value) for value in values), *shown)
+
+
+def _ends(losses: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> dict[str, list[int]]:
+    """Return the classes that lose most and least, or all if they are few; none if there are fewer than two."""
+    # Rounded, so that equal losses stand in the order of the classes and not of their rounding errors.
+    order = np.argsort(-np.round(losses, 9), kind="stable")
+    ranked = order[counts[order] >= LEAST_IMAGES].tolist()
+    if len(ranked) < 2:
+        return {}
+    if len(ranked) > 2 * SHOWN:
+        return {"most": ranked[:SHOWN], "least": ranked[: -SHOWN - 1 : -1]}
+    return {"all": ranked}
+
+
+def class_metric(place: int) -> str:
+    """Return the name of the AP of a category in a detector's numbers; categories are in the order of their ids."""
+    return f"{_CLASS_METRIC}{place}"
+
+
+def is_class_metric(name: str) -> bool:
+    """Return whether a name is that of the AP of a category."""
+    return name.startswith(_CLASS_METRIC)
+
+
+def detector_class_rows(
+    model: str, numbers: Mapping[str, Samples], truth: CocoTruth, *, level: float = LEVEL
+) -> Iterator[Row]:
+    """Yield the rows of :attr:`dtn_det.reports.contents.Section.classes` for one detector; see :func:`class_rows`.
+
+    Args:
+        numbers: Numbers of the detector by name, among them those of :func:`class_metric`. Categories without objects
+            are absent.
+    """
+    categories = sorted(truth.categories)
+    places = [place for place in range(len(categories)) if class_metric(place) in numbers]
+    own = [numbers[class_metric(place)] for place in places]
+    cells = own[0].cells if own else ()
+    sets = sets_of(cells)
+    corrupted = cells_of_set(cells, sets[0]) if sets else []
+    if CLEAN not in cells or not corrupted:
+        return
+    images = Counter(
+        category
+        for image in truth.images
+        for category in {one["category_id"] for one in json.loads(image.annotations) if not one.get("iscrowd")}
+    )
+    counts = np.array([images[categories[place][0]] for place in places])
+    clean = cells.index(CLEAN)
+    before = np.array([one.point[clean] for one in own])
+    under = np.array([one.point[corrupted].mean() for one in own])
+    for end, chosen in _ends(before - under, counts).items():
+        for row in chosen:
+            ends_of = (np.nan, np.nan)
+            if len(own[row].values) > 1:
+                drawn = own[row].values[:, corrupted].mean(1) - own[row].values[:, clean]
+                found = interval(float(under[row] - before[row]), drawn, level)
+                ends_of = (found.low, found.high)
+            values = (before[row], under[row], under[row] - before[row], *ends_of)
+            worst = cells[corrupted[int(own[row].point[corrupted].argmin())]]
+            name = categories[places[row]][1]
+            yield (model, end, name, int(counts[row]), *(100.0 * float(value) for value in values), _NO_IMAGE, *worst)
 
 
 def _sample(

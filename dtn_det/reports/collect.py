@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -16,7 +16,7 @@ from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
-from dtn_det.reports.classes import class_names, class_rows
+from dtn_det.reports.classes import class_names, class_rows, detector_class_rows
 from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records, read_records
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
 from dtn_det.reports.contents import (
@@ -29,7 +29,7 @@ from dtn_det.reports.contents import (
     ReportModel,
     Section,
 )
-from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_stores
+from dtn_det.reports.detection import DetectorNumbers, detection_section, images_left_out, numbers_of_stores
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
 from dtn_det.reports.numbers import Row
 from dtn_det.reports.sources import Sources, find_pairs, in_order, open_sources, parse_pairs
@@ -40,6 +40,7 @@ from dtn_det.robustness.classification.baseline import (
     count_labels,
 )
 from dtn_det.robustness.detection.evaluation import bad_images
+from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.importing import MMDET_DETECTIONS, MMDET_RULE, Imported
 from dtn_det.robustness.store import ModelStore
 
@@ -68,6 +69,7 @@ class ReportOptions:
         selective: For classifiers, whether to compute the metrics of selective classification for all corruptions,
             rather than for the clean images alone.
         errors: For detectors, whether to compute the costs of the error types.
+        classwise: For detectors, whether to find the categories that lose most and least AP.
         processes: Number of processes that evaluate detectors at the same time. Each process imports the main module,
             so a script that asks for several must guard its code with ``if __name__ == "__main__"``.
         evaluator: What evaluates detectors. ``faster-coco-eval`` is a second opinion without intervals.
@@ -81,6 +83,7 @@ class ReportOptions:
     level: float = LEVEL
     selective: bool = False
     errors: bool = False
+    classwise: bool = False
     processes: int = 1
     evaluator: Evaluator = "hotcoco"
 
@@ -138,10 +141,11 @@ def collect_sources(
                 "option out"
             )
         options = replace(options, replicates=0)
-    if options.errors and (sources.task != "detection" or options.evaluator != "hotcoco"):
+    if (options.errors or options.classwise) and (sources.task != "detection" or options.evaluator != "hotcoco"):
         got = sources.task if sources.task != "detection" else f"--evaluator {options.evaluator}"
         raise ReportError(
-            f"expected results of detectors and the evaluator hotcoco with --errors, got {got}: leave one of them out"
+            f"expected results of detectors and the evaluator hotcoco with --errors and --classwise, got {got}: leave "
+            "one of them out"
         )
     names = list(sources.models)
     choice = _baseline(sources, options.baseline)
@@ -204,8 +208,9 @@ def _detectors(
     numbers: dict[Kind, dict[str, DetectorNumbers]] = {"bbox": {}, "segm": {}}
     bad: _BadImages = {}
     stores = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
+    which = {"errors": options.errors, "classwise": options.classwise}
     draws = (options.replicates, options.seed, options.processes)
-    measured = numbers_of_stores(stores, *draws, on_model, on_cells, options.evaluator, errors=options.errors)
+    measured = numbers_of_stores(stores, *draws, on_model, on_cells, options.evaluator, **which)
     for name, model in sources.models.items():
         if isinstance(model, Imported):
             on_model(name)
@@ -227,9 +232,21 @@ def _detectors(
             if section.numbers.empty:
                 remarks.append(f"{KIND_TITLES[kind]}: left out, for every average precision is undefined (-1)")
                 continue
+            if options.classwise:
+                rows = [row for name in models if name in stores for row in _categories(name, models, stores, options)]
+                section = replace(section, classes=pd.DataFrame(rows, columns=list(CLASS_COLUMNS)))
             sections.append(section)
             remarks += [f"{KIND_TITLES[kind]}: {text}" for text in told]
     return tuple(sections), bad, tuple(remarks)
+
+
+def _categories(
+    name: str, numbers: Mapping[str, DetectorNumbers], stores: Mapping[str, ModelStore], options: ReportOptions
+) -> Iterator[Row]:
+    """Yield the rows of the categories of which a detector loses most and least."""
+    truth, left_out = CocoTruth.of(stores[name].store), images_left_out(stores[name])
+    truth = truth.select([number for number in range(len(truth.images)) if number not in left_out])
+    yield from detector_class_rows(name, numbers[name], truth, level=options.level)
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:

@@ -128,7 +128,8 @@ class Section:
             ``benchmark`` or ``extra``. A cell belongs to the set of its corruption, and the clean images belong to
             ``benchmark`` unless the model was evaluated on ``extra`` only. ``name``, ``scope`` and ``severity`` are as
             in :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error`, those of
-            :data:`SELECTIVE`, and their means such as `mean ECE`. ``value``, and the ends ``low`` and ``high`` of its
+            :data:`SELECTIVE` and :data:`~dtn_det.metrics.error_samples.ERROR_METRICS`, and their means such as `mean
+            ECE`. ``value``, and the ends ``low`` and ``high`` of its
             interval (NaN without one), are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the
             number of evaluated cells in a mean, and ``expected_cells`` the number of cells in the whole set. Both are 1
             for a single cell.
@@ -142,10 +143,10 @@ class Section:
         pairs: Names of the first and the second model of each pair that was compared.
         classes: One row for each shown class of a model, with the columns :data:`CLASS_COLUMNS`. ``end`` is ``most``
             for the classes that lose most under corruption, ``least`` for those that lose least, or ``all`` where
-            there are few classes. ``clean`` and ``corrupted`` are errors and ``difference`` is corrupted minus clean
-            with the ends of its interval, all in percent. ``corruption`` and ``severity`` are those with most errors in
-            the class, and ``image`` is the number of an image that is right when clean, and wrong (``most``) or right
-            (else) there, if there is one. Empty for detectors.
+            there are few classes. ``clean`` and ``corrupted`` are errors, or APs of detectors, and ``difference`` is
+            corrupted minus clean with the ends of its interval, all in percent. ``corruption`` and ``severity`` are
+            those with most errors, or the lowest AP, in the class. ``image`` is the number of an image that is right
+            when clean, and wrong (``most``) or right (else) there, if there is one; -1 for detectors.
     """
 
     kind: Kind

@@ -22,16 +22,17 @@ from dtn_det.metrics import (
     Interval,
     Intervals,
     Samples,
-    ap_samples,
     average_precision,
     classification_differences,
     classification_intervals,
     detection_differences,
     detection_intervals,
 )
+from dtn_det.metrics.ap_samples import category_average_precision, cell_samples
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.metrics.error_samples import ERROR_METRICS, error_cost_samples, error_costs
+from dtn_det.metrics.error_samples import ERROR_METRICS, error_costs
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
+from dtn_det.reports.classes import class_metric, is_class_metric
 from dtn_det.reports.contents import Evaluator, Kind, Section
 from dtn_det.reports.numbers import (
     SETS,
@@ -68,6 +69,10 @@ _PROCESS_BYTES = 20e6
 _PROCESS_WORK = 4e6 * 1000
 
 
+_Match = Callable[[CellDetections, Kind], CocoMatches]
+_Compute = Callable[..., NDArray[np.float64]]
+
+
 class _Work(NamedTuple):
     """A task for another process: some cells of a model to evaluate, described by values that can be pickled."""
 
@@ -79,6 +84,7 @@ class _Work(NamedTuple):
     seed: int
     evaluator: Evaluator
     errors: bool
+    classwise: bool
 
 
 def numbers_of_stores(
@@ -91,6 +97,7 @@ def numbers_of_stores(
     evaluator: Evaluator = "hotcoco",
     *,
     errors: bool = False,
+    classwise: bool = False,
 ) -> dict[str, dict[Kind, DetectorNumbers]]:
     """Evaluate detectors under every cell, on the images whose records are in finished units of the store.
 
@@ -101,12 +108,13 @@ def numbers_of_stores(
         evaluator: With ``faster-coco-eval``, its own matching, curves and summary give all numbers, as a second
             opinion. It takes several times as long, and there are no intervals.
         errors: Whether to compute the costs of the error types too.
+        classwise: Whether to compute the AP of each category too, see :func:`dtn_det.reports.classes.class_metric`.
 
     Raises:
         StoreError: A model has no image that could be read, or its records are damaged.
         ChildProcessError: A process died.
     """
-    settings = (replicates, seed, processes, evaluator, errors)
+    settings = (replicates, seed, processes, evaluator, errors, classwise)
     work = {name: list(_work(model, *settings)) for name, model in models.items()}
     size = sum(path.stat().st_size for model in models.values() for path in model.folder.glob("unit-*.parquet"))
     parts = [part for own in work.values() for part in own]
@@ -131,11 +139,17 @@ def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
     return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
 
 
+def images_left_out(model: ModelStore) -> set[int]:
+    """Return the numbers of the images that a detector was not evaluated on, or that could not be read."""
+    manifest = model.store.manifest
+    return {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
+
+
 def _work(
-    model: ModelStore, replicates: int, seed: int, processes: int, evaluator: Evaluator, errors: bool
+    model: ModelStore, replicates: int, seed: int, processes: int, evaluator: Evaluator, errors: bool, classwise: bool
 ) -> Iterator[_Work]:
     manifest = model.store.manifest
-    left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
+    left_out = images_left_out(model)
     if len(left_out) == manifest.num_images:
         raise StoreError(f"expected images that {model.manifest.name!r} has evaluated, got none in {model.folder}")
     # Divide the cells of a model into about two parts for each process, so that no process is idle for long at the end.
@@ -144,7 +158,7 @@ def _work(
         for start in range(0, len(group), most):
             cells = tuple(group[start : start + most])
             folder, name = str(model.store.folder), model.manifest.name
-            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed, evaluator, errors)
+            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed, evaluator, errors, classwise)
 
 
 def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
@@ -152,26 +166,26 @@ def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
     if work.evaluator == "faster-coco-eval":
         return _second_opinion(model, work)
     scorer = _scorer(work.folder, model.store.manifest.data_hash, work.left_out)
+    computed: list[tuple[Sequence[str], _Match, _Compute]] = [(METRICS, scorer.matches, average_precision)]
+    if work.errors:
+        computed.append((ERROR_METRICS, lambda one, kind: scorer.errors(one, kind).repairs, error_costs))
+    if work.classwise:
+        names = [class_metric(place) for place in range(len(scorer.truth.categories))]
+        computed.append((names, scorer.matches, category_average_precision))
+    images = model.store.manifest.num_images - len(work.left_out)
     found: dict[Kind, dict[str, Samples]] = {}
     for kind in _KINDS:
-        matches = _matches(model, kind, work.cells, scorer.matches)
-        count, seed, images = work.replicates, work.seed, model.store.manifest.num_images - len(work.left_out)
+        own: dict[str, Samples] = {}
         try:
-            if count:
-                found[kind] = ap_samples(matches, replicates=count, seed=seed)
-            else:
-                points = [(cell, average_precision(one)) for cell, one in matches]
-                found[kind] = _point_samples(points, images)
+            for metrics, match, compute in computed:
+                matches = _matches(model, kind, work.cells, match)
+                if work.replicates:
+                    own |= cell_samples(matches, metrics, compute, work.replicates, work.seed)
+                else:
+                    own |= _point_samples([(cell, compute(one)) for cell, one in matches], images, metrics)
         except _NoMasksError:
             break
-        if work.errors:
-            repairs = _matches(model, kind, work.cells, lambda one, kind: scorer.errors(one, kind).repairs)
-            if count:
-                found[kind] |= error_cost_samples(repairs, replicates=count, seed=seed)
-            else:
-                found[kind] |= _point_samples(
-                    [(cell, error_costs(one)) for cell, one in repairs], images, ERROR_METRICS
-                )
+        found[kind] = own
     return found
 
 
@@ -195,9 +209,7 @@ class _NoMasksError(Exception):
     """Raised when the records of a model have boxes but no masks."""
 
 
-def _matches(
-    model: ModelStore, kind: Kind, cells: Sequence[int], match: Callable[[CellDetections, Kind], CocoMatches]
-) -> Iterator[tuple[Cell, CocoMatches]]:
+def _matches(model: ModelStore, kind: Kind, cells: Sequence[int], match: _Match) -> Iterator[tuple[Cell, CocoMatches]]:
     # Memory holds the matches of one cell at a time, and the records of the cells that are read together.
     for found in read_cells(model, cells):
         if kind == "segm" and found.masks is None:
@@ -272,6 +284,8 @@ def detection_section(
     shown = []
     for name, metrics in models.items():
         for samples in metrics.values():
+            if is_class_metric(samples.metric):
+                continue
             is_cost = samples.metric in ERROR_METRICS
             if not is_cost and not _has_clean_performance(samples):
                 remarks.append(f"{name}: nothing is found on clean images, P {samples.metric} is 0 and rPC undefined")
@@ -282,7 +296,7 @@ def detection_section(
                 rows += number_rows(name, which, found, samples.cells)
     for first, second in pairs:
         one, other = models[first], models[second]
-        for metric in [metric for metric in one if metric in other]:
+        for metric in [metric for metric in one if metric in other and not is_class_metric(metric)]:
             fault = unpaired(one[metric], other[metric])
             if fault:
                 remarks.append(f"{second} and {first}: no difference, {fault}")

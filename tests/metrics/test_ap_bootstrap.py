@@ -23,6 +23,7 @@ from dtn_det.metrics import (
     detection_intervals,
     matches_from_evaluator,
 )
+from dtn_det.metrics.ap_samples import category_average_precision
 from dtn_det.metrics.resampling import image_counts
 
 CELLS = (CLEAN, *all_cells("benchmark"))
@@ -40,6 +41,19 @@ def test_all_images_give_the_ap_of_the_library(library, seed, tied, images):
     if truth["annotations"] and found:
         evaluator = evaluated(truth, found, library)
         same(average_precision(matches_from_evaluator(evaluator)), stats(evaluator))
+
+
+def test_the_ap_of_each_category():
+    evaluator = evaluated(*random_set(3))
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+    expected = np.where((precision < 0).all((0, 1)), np.nan, precision.mean((0, 1)))
+    matches = matches_from_evaluator(evaluator)
+    same(category_average_precision(matches), expected)
+    assert np.isnan(expected[2])
+    weights = np.stack([np.ones(12, int), np.arange(12)])
+    found = category_average_precision(matches, weights)
+    same(found[0], expected)
+    same(np.nanmean(found, axis=1), average_precision(matches, weights, ["AP"])[:, 0])
 
 
 @given(seed=SEEDS, tied=st.booleans(), data=st.data())

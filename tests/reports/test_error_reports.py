@@ -119,9 +119,9 @@ def test_nothing_without_the_option(report, without) -> None:
 
 def test_only_for_detectors_by_hotcoco(store, tmp_path) -> None:
     other = ReportOptions(errors=True, evaluator="faster-coco-eval")
-    with pytest.raises(ReportError, match="with --errors, got --evaluator faster-coco-eval: leave one of them out"):
+    with pytest.raises(ReportError, match="with --errors and --classwise, got --evaluator faster-coco-eval: leave one"):
         collect([store], other)
-    with pytest.raises(ReportError, match="with --errors, got classification: leave one of them out"):
+    with pytest.raises(ReportError, match="with --errors and --classwise, got classification: leave one of them out"):
         collect([classifier_store(tmp_path / "store", {"net": 0})], ReportOptions(errors=True))
 
 

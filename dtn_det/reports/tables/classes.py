@@ -1,11 +1,11 @@
-"""The tables of the classes of which a classifier loses most and least under corruption."""
+"""The tables of the classes of which a model loses most and least under corruption."""
 
 from __future__ import annotations
 
 import math
 
 from dtn_det.reports.classes import LEAST_IMAGES, SHOWN
-from dtn_det.reports.contents import ReportModel
+from dtn_det.reports.contents import Direction, ReportModel
 from dtn_det.reports.labels import one_line
 from dtn_det.reports.numbers import SETS, Numbers
 from dtn_det.reports.tables.table import (
@@ -31,10 +31,14 @@ def class_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None
     own = frame[frame["model"] == model.name]
     if own.empty:
         return None
+    span: str = "error"
+    direction: Direction = "down"
+    if numbers.section.kind != "top1":
+        span, direction = "AP", "up"
     columns = (
-        Column("clean", "%", direction="down", span="error"),
-        Column("corrupted", "%", direction="down", span="error"),
-        Column("difference", "%", direction="down", signed=True, with_interval=True),
+        Column("clean", "%", direction=direction, span=span),
+        Column("corrupted", "%", direction=direction, span=span),
+        Column("difference", "%", direction=direction, signed=True, with_interval=True),
         Column("images", decimals=0),
     )
     groups = []
@@ -49,7 +53,7 @@ def class_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None
             groups.append(Group(tuple(rows), title))
     notes = (
         "Corrupted: mean over corruptions and severities. Difference: corrupted minus clean, in percentage points; its "
-        "interval is over the images of the class.",
+        f"interval is over {'the images of the class' if span == 'error' else 'all images'}.",
         f"Classes of at least {LEAST_IMAGES} images. The first and the last {SHOWN} of many classes are extreme by "
         "chance too: other images of them would differ less.",
     )
