@@ -178,6 +178,14 @@ def _detectors(
         found.append(load_mmdetection(config, form, options, device, first))
         form += 1
     names = [detector.name for detector in found]
+    numbered = [name for name, config in zip(names, opened, strict=True) if config is None]
+    for word in options.category_ids:
+        name, sign, _ = word.partition("=")
+        if not numbered or (sign and name not in numbered):
+            raise InputError(
+                f"expected --category-ids for a model that is no config of MMDetection ({', '.join(numbered) or 'none'}"
+                f" here), got {word!r}: leave it out"
+            )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"expected models of different names, got {', '.join(twice)} twice: name them with --names")

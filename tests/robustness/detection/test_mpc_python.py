@@ -130,11 +130,11 @@ def test_several_models_share_images_and_continue(user, run, tmp_path) -> None:
 def test_a_model_beside_one_of_mmdetection_gets_the_same_pixels(user, run, detector, tmp_path) -> None:
     user.own = one_box
     assert run("python:user_models:own")[0] == 0
-    assert run(*detector, "python:user_models:own", store="both")[0] == 0
+    assert run(*detector, f"twin={detector[0]}@{detector[1]}", "python:user_models:own", store="both")[0] == 0
     assert run(f"{detector[0]}@{detector[1]}", store="alone")[0] == 0
     for cell in (0, 1):
-        for store, name in (("store", "own"), ("alone", "tiny")):
-            alone, both = records(tmp_path / store, name, cell), records(tmp_path / "both", name, cell)
+        for store, name, other in (("store", "own", "own"), ("alone", "tiny", "tiny"), ("alone", "tiny", "twin")):
+            alone, both = records(tmp_path / store, name, cell), records(tmp_path / "both", other, cell)
             np.testing.assert_array_equal(alone.scores, both.scores)
             np.testing.assert_array_equal(alone.boxes, both.boxes)
     # The data of the folder are the data of the config, so that one store takes both.
@@ -351,6 +351,9 @@ def test_options_that_do_not_go_together_are_refused(user, run, detector) -> Non
         (("a=python:user_models:own", "a=python:user_models:own"), "models of different names, got a twice"),
         (("python:user_models:own", "--names", "a", "b"), "expected --names for 1 model, got 2"),
         (("unknown",), "expected MODEL to be CONFIG CHECKPOINT"),
+        ((detector[0], "python:user_models:own"), "tiny.py' alone: name the model, or its checkpoint"),
+        (("python:user_models:own", "--category-ids", "other=index"), "a model that is no config of MMDetection (own"),
+        ((pair, "--category-ids", "index"), "a model that is no config of MMDetection (none here), got 'index'"),
         (("python:user_models",), "expected python:MODULE:FUNCTION"),
     ):
         code, text = run(*words)

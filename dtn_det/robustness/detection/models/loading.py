@@ -54,7 +54,7 @@ def parse_sources(words: Sequence[str], names: Sequence[str] | None = None) -> t
         config = _CONFIG.fullmatch(model)
         if config is not None and config["checkpoint"]:
             found.append(DetectorSource(config["config"], config["checkpoint"], name))
-        elif rest:
+        elif rest and not rest[0].startswith(PREFIXES) and _CONFIG.fullmatch(rest[0]) is None:
             found.append(DetectorSource(model, rest.pop(0), name))
         else:
             raise InputError(f"expected MODEL to be {FORMS}, got {model!r} alone: name the model, or its checkpoint")
