@@ -12,7 +12,7 @@ neither decides is refused, or stated by the user with ``--category-ids``:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,12 +77,19 @@ class CategoryPlaces:
         evidence: What decided this, as a short text.
         way: How the ids are numbered, out of :data:`WAYS`, or ``'names'``.
         remarks: What was decided, for the user.
+        ways: For each way out of :data:`WAYS` that could be meant, the ids that it numbers categories by.
     """
 
     places: Mapping[int, int]
     evidence: str
     way: str
     remarks: tuple[Remark, ...] = ()
+    ways: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def explaining(self, ids: Iterable[int]) -> list[str]:
+        """Return the ways by which all of some ids are those of categories."""
+        wanted = frozenset(ids)
+        return [way for way, known in self.ways.items() if wanted <= known]
 
 
 def category_places(model: str, stated: StatedClasses, data: DataCategories, asked: str | None) -> CategoryPlaces:
@@ -105,7 +112,10 @@ def category_places(model: str, stated: StatedClasses, data: DataCategories, ask
             f"and {some(list(own.values()), 3)} of {evidence}: name another model, or say what its ids are with "
             "--category-ids"
         )
-    return CategoryPlaces(places, evidence, way, tuple(_remarks(model, places, stated, way, evidence, data)))
+    remarks = tuple(_remarks(model, places, stated, way, evidence, data))
+    ways = {one: _places(one, stated, data) for one in WAYS}
+    known = {one: frozenset(number for number, place in found.items() if place >= 0) for one, found in ways.items()}
+    return CategoryPlaces(places, evidence, way, remarks, {one: ids for one, ids in known.items() if ids})
 
 
 def _decided(model: str, stated: StatedClasses, data: DataCategories, asked: str | None) -> tuple[str, str]:

@@ -125,11 +125,15 @@ class OutputCheck:
         if unknown:
             known = sorted(places)
             listed = f"{known[0]} to {known[-1]}" if known else "none"
+            fitting = self.places.explaining(np.unique(ids).tolist())
+            which = (
+                f"such as {' or '.join(fitting)}, which explains all found" if fitting else f"one of {', '.join(WAYS)}"
+            )
             raise self._fault(
                 image,
                 f"{len(known)} category ids ({listed}), by {self.places.evidence}, for {self.path}",
                 ", ".join(map(str, unknown[:_FEW])),
-                f"say what they are with --category-ids, one of {', '.join(WAYS)}",
+                f"say what they are with --category-ids, {which}",
             )
         return np.array([places[int(one)] for one in ids], np.int32)
 
