@@ -268,11 +268,14 @@ def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
             f"expected the {len(one.wanted)} classes of the config among the categories in {one}, got "
             f"{len(one.categories)} without {_shown(missing)}{_near(missing, one.categories)}: "
             + (
-                f"set metainfo.classes of {one.where} to the names in the file, {_shown(one.categories)}, and "
+                f"to train on them, set metainfo.classes of {one.where} to the names in the file, "
+                f"{_shown(one.categories)}, and "
                 + (" ".join(f"{key}={len(one.categories)}" for key in heads or {}) or "num_classes of the model")
+                + "; for a model that is trained already, rename them in the file to its classes and add the other "
+                "classes, which need no objects but their place in the order"
                 if len(missing) == len(one.wanted)
-                else "rename or add them in the file, where a category needs no objects but its place in the order, "
-                "or change metainfo.classes of all data sets"
+                else "rename or add them in the file, where a category needs no objects but its place in the order; "
+                "for a model that is not trained yet, metainfo.classes of all data sets can be changed instead"
             )
         )
     twice = [name for name in _twice(one.categories) if name in one.wanted]

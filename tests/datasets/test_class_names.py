@@ -129,7 +129,7 @@ def test_a_file_without_a_category_is_refused_before_training(place: int, which:
         (("disc", "bar", "ring"), r"got 3 without 'square': rename or add"),
         (
             ("x", "y"),
-            r"got 2 without 'disc', 'square', 'bar': set metainfo.classes of .* to the names in .*, 'x'",
+            r"got 2 without 'disc', 'square', 'bar': to train on them, set metainfo.classes of .* to the names",
         ),
         (("disc", "square", "square", "bar"), r"each class once among the categories in .*, got 'square' more than"),
     ],
@@ -147,7 +147,7 @@ def test_names_of_more_words_are_compared_without_dashes() -> None:
 
 def test_classes_of_another_set_are_told_with_the_keys_of_the_heads() -> None:
     one = NamedSet("test_dataloader.dataset", "a.json", ("cat", "dog", "cow"), ("disc", "ball"))
-    message = r"to the names in the file, 'disc', 'ball', and model\.bbox_head\.num_classes=2$"
+    message = r"to the names in the file, 'disc', 'ball', and model\.bbox_head\.num_classes=2; for"
     with pytest.raises(ClassNameError, match=message):
         labels_in_evaluation([one], [], ModelClasses({"model.bbox_head.num_classes": 3}))
 

@@ -147,7 +147,13 @@ def _parquet(root: Path) -> _Files:
 def _parquet_file(path: Path) -> _LabelledFile:
     parquet = require("pyarrow.parquet", "eval")
     column = one_column(path, LABEL_COLUMNS)
-    values = parquet.read_table(path, columns=[column]).column(0).to_numpy()
+    found = parquet.read_table(path, columns=[column]).column(0)
+    if found.null_count:
+        raise InputError(
+            f"expected a label in each row of {path}, got none in {found.null_count:,} of {len(found):,} rows of the "
+            f"column {column}: name the file of a split with labels"
+        )
+    values = found.to_numpy()
     if values.dtype.kind not in "iu":
         raise InputError(
             f"expected whole numbers in the column {column} of {path}, got {values.dtype}: name a file whose labels "

@@ -142,7 +142,11 @@ def check_labels(values: NDArray[np.int64], path: Path) -> None:
     """
     if not len(values) or values.min() < 0:
         got = f"the label {values.min()} of row {int(values.argmin())}" if len(values) else "none"
-        raise InputError(f"expected labels from 0 on in {path}, got {got}: fetch the file again")
+        advice = "fetch the file again"
+        if len(values) and values.max() < 0:
+            got = f"no label but {values.min()}, as in splits whose labels are not published"
+            advice = "name the file of a split with labels"
+        raise InputError(f"expected labels from 0 on in {path}, got {got}: {advice}")
 
 
 class NpyRows:

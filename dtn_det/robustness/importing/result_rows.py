@@ -12,8 +12,8 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -41,19 +41,37 @@ class ResultImages:
         numbers: Number of each image in the store, by its id in the annotation file.
         labels: Index of each category, by its id in the annotation file.
         sizes: Height and width of each image in pixels, (images, 2).
+        by_file: Id of each image whose file is named by a number, by that number.
     """
 
     path: Path
     numbers: Mapping[Id, int]
     labels: Mapping[Id, int]
     sizes: NDArray[np.int64]
+    by_file: Mapping[int, Id] = field(default_factory=dict)
 
     @classmethod
     def of(cls, file: CocoFile, truth: CocoTruth) -> ResultImages:
         """Describe the images of an annotation file and of its ground truth, which has all of them in their order."""
         sizes = np.array([(image.height, image.width) for image in truth.images], np.int64).reshape(-1, 2)
         numbers = {row["id"]: place for place, row in enumerate(file.images)}
-        return cls(file.path, numbers, {row["id"]: label for label, row in enumerate(file.categories)}, sizes)
+        stems = {row["id"]: PurePosixPath(row["file_name"]).stem for row in file.images}
+        by_file = {int(stem): one for one, stem in stems.items() if stem.isdecimal()}
+        labels = {row["id"]: label for label, row in enumerate(file.categories)}
+        return cls(file.path, numbers, labels, sizes, by_file)
+
+    def advice(self, value: object) -> str:
+        """Return what to do about an image id of results that the annotation file lacks."""
+        if isinstance(value, str) and not any(isinstance(one, str) for one in self.numbers):
+            return "write the image's id in the annotation file, not the name of its file"
+        if isinstance(value, int):
+            for one in self.numbers:
+                if isinstance(one, str) and one.isdecimal() and int(one) == value:
+                    return f"write the id as the annotation file has it, the text {one!r}"
+            if value in self.by_file:
+                own = self.by_file[value]
+                return f"write the ids of the annotation file, {own!r} here, not the numbers in the names of the images"
+        return "name the annotation file of these images with --ann"
 
 
 @dataclass(frozen=True)
@@ -115,8 +133,8 @@ def read_rows(path: Path, images: ResultImages) -> ResultRows:
     for place, row in enumerate(rows):
         if not isinstance(row, dict):
             raise AnnotationError(path, "a list of detections", f"{row!r:.60} as entry {place + 1}")
-    image = np.array([*_known(path, rows, "image", images.numbers, images.path)], np.int32)
-    labels = np.array([*_known(path, rows, "category", images.labels, images.path)], np.int32)
+    image = np.array([*_known(path, rows, "image", images.numbers, images)], np.int32)
+    labels = np.array([*_known(path, rows, "category", images.labels, images)], np.int32)
     found = ResultRows(
         path,
         image,
@@ -169,7 +187,7 @@ def _place(rows: Sequence[Mapping[str, Any]], place: int) -> str:
 
 
 def _known(
-    path: Path, rows: Sequence[Mapping[str, Any]], what: str, known: Mapping[Id, int], annotations: Path
+    path: Path, rows: Sequence[Mapping[str, Any]], what: str, known: Mapping[Id, int], images: ResultImages
 ) -> Iterator[int]:
     """Yield the number of each detection's image, or the label of its category."""
     for place, row in enumerate(rows):
@@ -179,14 +197,12 @@ def _known(
             yield known[key]
             continue
         got = f"no {what}_id" if value is None else f"the {what}_id {value!r:.60}"
-        advice = "name the annotation file of these images with --ann"
+        advice = images.advice(value)
         if what == "category":
             ids = ", ".join(map(str, [*known][:3]))
             advice = f"write the ids of the file's categories ({ids}, ...), which need not be the labels of the model"
-        elif isinstance(value, str) and not any(isinstance(one, str) for one in known):
-            advice = "write the image's id in the annotation file, not the name of its file"
         several = "images" if what == "image" else "categories"
-        raise AnnotationError(path, f"ids of {several} of {annotations}", got, f"detection {place + 1:,}", advice)
+        raise AnnotationError(path, f"ids of {several} of {images.path}", got, f"detection {place + 1:,}", advice)
 
 
 def _scores(path: Path, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:

@@ -159,6 +159,12 @@ class TestCleanSets:
         ):
             open_rows(str(tmp_path / "a.parquet")).row(0)
 
+    def test_labels_that_are_not_published_say_so(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"got no label but -1, as in splits whose labels are not published: name"):
+            list_set(write_parquet(tmp_path / "test.parquet", labels=[-1] * 3))
+        with pytest.raises(ValueError, match=r"a label in each row of .*, got none in 2 of 3 rows of the column label"):
+            list_set(write_parquet(tmp_path / "test.parquet", labels=[1, None, None]))
+
     def test_a_parquet_file_without_images_is_refused(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "test.parquet", "text")
         with pytest.raises(ValueError, match=r"one column out of image, img in .*test\.parquet, got text, label"):

@@ -299,6 +299,30 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (
+            lambda number: f"{number:04}",
+            "got the image_id 1 in detection 1: write the id as the .* has it, the text '0001'",
+        ),
+        (lambda number: number + 100, r"write the ids of the annotation file, 101 here, not the numbers in the names"),
+    ],
+)
+def test_ids_that_the_annotations_write_otherwise(ids, message, annotations, detections, tmp_path):
+    """Some programs take the number in the name of an image file as its id."""
+    content = json.loads(annotations.read_text())
+    for image in content["images"]:
+        number = image["id"]
+        image.update(id=ids(number), file_name=f"{number:04}.jpg")
+    for one in content["annotations"]:
+        one["image_id"] = ids(one["image_id"])
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        import_detections(write_results(tmp_path / "theirs", detections), other, tmp_path / "store")
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_results_are_refused_before_anything_is_written(case, annotations, detections, tmp_path):
     change, message = BAD[case]
