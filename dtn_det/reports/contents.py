@@ -136,7 +136,8 @@ class Section:
         differences: One row for each number and pair, with the columns :data:`DIFFERENCE_COLUMNS`: second minus first,
             in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family. For each
             pair, number and set there are four families: the differences for corruptions, for groups, for severities,
-            and for cells. The mPC of all average precisions except AP is another family. Empty without pairs.
+            and for cells. The mPC of all average precisions except AP is another family, and the
+            mean costs of all error types are one. Empty without pairs.
         reliability: One row for each bin of confidence, with the columns :data:`RELIABILITY_COLUMNS`. ``images`` is
             ``clean`` or ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence``
             the means in the bin, all as fractions. Empty for detectors.

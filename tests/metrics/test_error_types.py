@@ -112,6 +112,27 @@ def test_real_objects_like_hotcoco(shared_dir, kind, name):
     np.testing.assert_allclose(error_costs(errors.repairs), costs, rtol=0, atol=1e-9)
 
 
+def test_real_images_like_hotcoco(shared_dir):
+    truth = json.loads((shared_dir / "data/coco_mini/annotations/instances_val2017.json").read_text())
+    truth["annotations"] = [one for one in truth["annotations"] if not one["iscrowd"]]
+    rng = np.random.default_rng(0)
+    categories = [one["id"] for one in truth["categories"]]
+    found = [
+        {
+            "image_id": one["image_id"],
+            "category_id": one["category_id"] if rng.random() < 0.8 else int(rng.choice(categories)),
+            "bbox": (np.array(one["bbox"]) * rng.normal(1, 0.12, 4)).clip(1).tolist(),
+            "score": float(rng.random()),
+        }
+        for one in 2 * truth["annotations"]
+    ]
+    errors = errors_of(truth, found)
+    counts, costs = hotcoco_errors(truth, found)
+    assert errors.counts == counts
+    assert min(counts.values()) > 0
+    np.testing.assert_allclose(error_costs(errors.repairs), costs, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_are_copies(seed):
     truth, found = confused_set(seed, crowds=True)
