@@ -279,6 +279,12 @@ def test_functions_that_make_a_detector_and_what_is_known_of_weights(user, run, 
     assert models["make"].manifest.num_parameters == 2
     assert models["plain"].manifest.num_parameters == 0
     assert models["plain"].manifest.weights_hash != models["make"].manifest.weights_hash
+    # A function that was mended is another model.
+    user.__file__ = str(tmp_path / "user_models.py")
+    (tmp_path / "user_models.py").write_text("mended")
+    code, text = run("python:user_models:make")
+    assert code == 1
+    assert "code: the store has" in text
     user.make = lambda: 3
     assert "to return a function from a list of images to boxes, got int" in run("python:user_models:make")[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ def load_python_detector(source: str) -> PixelModel:
     if isinstance(made, nn.Module):
         made.eval()
     networks = list(_networks(made))
-    digest, remarks = _digest(networks, made, source)
+    code = _code(source, function)
+    digest, remarks = _digest(networks, code, source)
     return PixelModel(
         name=name,
         source=source,
@@ -137,6 +139,8 @@ def load_python_detector(source: str) -> PixelModel:
         classes=_stated_names(getattr(made, "names", None), source),
         network=networks[0] if len(networks) == 1 else None,
         weights_hash=digest,
+        # Records of a function that was mended are not mixed with those before, which may be wrong.
+        protocol={"code": code[1]},
         remarks=remarks,
     )
 
@@ -176,20 +180,26 @@ def _values(made: Any) -> list[Any]:
     return list(getattr(made, "__dict__", {}).values()) if not inspect.isfunction(made) else []
 
 
-def _digest(networks: Sequence[nn.Module], made: Any, source: str) -> tuple[str, tuple[Remark, ...]]:
+def _code(source: str, function: Any) -> tuple[str, str]:
+    """Return the name and the hash of the file of a function, or its source as the user named it where it has none."""
+    module = sys.modules.get(source.removeprefix(PYTHON).partition(":")[0])
+    try:
+        file = getattr(module, "__file__", None)
+        path = Path(file or inspect.getfile(function if inspect.isroutine(function) else type(function)))
+        return path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return source, hashlib.sha256(source.encode()).hexdigest()
+
+
+def _digest(networks: Sequence[nn.Module], code: tuple[str, str], source: str) -> tuple[str, tuple[Remark, ...]]:
     """Return a hash of the weights, or where there is no module, of the file of the code, with a remark."""
     if networks:
         return hashlib.sha256("".join(hash_weights(one.state_dict()) for one in networks).encode()).hexdigest(), ()
-    try:
-        path = Path(inspect.getfile(made if inspect.isroutine(made) else type(made)))
-        digest, where = hashlib.sha256(path.read_bytes()).hexdigest(), path.name
-    except (OSError, TypeError):
-        digest, where = hashlib.sha256(source.encode()).hexdigest(), source
     what = (
-        f"model without a torch module that can be seen: the store knows it by {where}, so give it another name when "
+        f"model without a torch module that can be seen: the store knows it by {code[0]}, so give it another name when "
         "its weights change"
     )
-    return digest, (Remark("weights_unseen", what, source),)
+    return code[1], (Remark("weights_unseen", what, source),)
 
 
 def _stated_names(names: Any, source: str) -> StatedClasses:
