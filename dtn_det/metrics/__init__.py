@@ -21,6 +21,7 @@ from dtn_det.metrics.classification import (
 from dtn_det.metrics.coco_evaluators import matches_from_evaluator
 from dtn_det.metrics.coco_matches import CocoMatches
 from dtn_det.metrics.detection import (
+    LVIS_METRICS,
     METRICS,
     mean_performance_under_corruption,
     performance_table,
@@ -42,6 +43,7 @@ from dtn_det.metrics.selective import selective_metrics, selective_samples
 __all__ = [
     "BASELINES",
     "CLEAN",
+    "LVIS_METRICS",
     "METRICS",
     "CellError",
     "CocoMatches",

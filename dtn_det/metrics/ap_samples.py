@@ -20,10 +20,14 @@ _CHUNK = 128
 
 
 class _Slice(NamedTuple):
-    """The area range and the IoU threshold of a metric; threshold None means the mean over all thresholds."""
+    """The area range, IoU threshold and categories of a metric.
+
+    The threshold None means the mean over all thresholds, and the frequency None means all categories.
+    """
 
     area: str
     threshold: float | None
+    frequency: str | None = None
 
 
 _SLICES = {
@@ -33,6 +37,9 @@ _SLICES = {
     "APs": _Slice("small", None),
     "APm": _Slice("medium", None),
     "APl": _Slice("large", None),
+    "APr": _Slice("all", None, "r"),
+    "APc": _Slice("all", None, "c"),
+    "APf": _Slice("all", None, "f"),
 }
 
 
@@ -46,7 +53,7 @@ def average_precision(
 
     Args:
         weights: Whole numbers of shape (images,) or (replicates, images); with None, each image counts once.
-        metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
+        metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, and with LVIS's rule `APr`, `APc`, `APf`.
 
     Returns:
         Shape (metrics,) or (replicates, metrics); NaN where no ground truth is left (COCO's evaluation gives -1).
@@ -61,7 +68,12 @@ def average_precision(
     for area, levels in where:
         needed[area, levels] = True
     by_category = category_precisions(matches, np.atleast_2d(counts), needed)
-    columns = [mean_of_categories(by_category[:, :, area, levels].mean(-1)) for area, levels in where]
+    frequencies = np.array(matches.frequencies or [""] * by_category.shape[1])
+    columns = []
+    for metric, (area, levels) in zip(metrics, where, strict=True):
+        frequency = _SLICES[metric].frequency
+        own = np.ones(len(frequencies), np.bool_) if frequency is None else frequencies == frequency
+        columns.append(mean_of_categories(by_category[:, own, area][:, :, levels].mean(-1)))
     found = np.stack(columns, axis=-1)
     return found if counts.ndim == 2 else found[0]
 
@@ -198,7 +210,7 @@ def cell_samples(
 def _indices(matches: CocoMatches, metric: str) -> tuple[int, NDArray[np.intp]]:
     if metric not in _SLICES:
         raise InputError(f"expected a metric out of {', '.join(_SLICES)}, got {metric!r}")
-    area, threshold = _SLICES[metric]
+    area, threshold, _ = _SLICES[metric]
     wanted = matches.iou_thresholds if threshold is None else threshold
     levels = np.flatnonzero(np.isclose(matches.iou_thresholds, wanted))
     if area not in matches.areas or not len(levels):

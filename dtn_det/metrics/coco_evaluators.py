@@ -42,6 +42,7 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
             numbers,
             np.array([one["score"] for _, one in best], np.float64),
             np.array([one["area"] for _, one in best], np.float64),
+            np.zeros(len(best), np.bool_),
             overlap,
         )
 

@@ -84,7 +84,8 @@ class CocoMatches:
         starts: Index of the first detection of each category, then the number of all detections, (K + 1,).
         image: Image of each detection, an index into `images`, (detections,).
         inside: Whether the area of each detection is in each range, (A, detections). A detection without a match is a
-            false positive in the ranges with its area and is ignored in the other ranges.
+            false positive in the ranges with its area and is ignored in the other ranges. By LVIS's rule, detections of
+            categories that are not annotated exhaustively are in no range.
         match_starts: Index of the first match of each category, area range and threshold, then the number of all
             matches, (K * A * T + 1,).
         match_position: Detection of each match, an index among the detections of its category, (matches,).
@@ -93,6 +94,7 @@ class CocoMatches:
             entry is an image with ground truth of the category.
         ground_truth_image: Image of each entry, an index into `images`, (entries,).
         ground_truths: Number of ground truths of each entry that count in each area range, (A, entries).
+        frequencies: LVIS's frequency of each category (`r`, `c`, `f`; empty text where unknown); empty for COCO's rule.
     """
 
     images: tuple[int, ...]
@@ -108,6 +110,7 @@ class CocoMatches:
     ground_truth_starts: NDArray[np.int64]
     ground_truth_image: NDArray[np.int32]
     ground_truths: NDArray[np.int32]
+    frequencies: tuple[str, ...] = ()
 
 
 Overlap = Callable[[slice, slice], NDArray[np.float64]]
@@ -121,12 +124,14 @@ class OfCategory(NamedTuple):
         image: Index of the image of each detection, (detections,).
         scores: Score of each detection, (detections,).
         area: Area of each detection in square pixels, (detections,).
+        ignored: Whether each detection is ignored if it has no match, whatever its area, (detections,).
         overlap: Called once for each image that has both, with slices of these detections and of all objects.
     """
 
     image: NDArray[np.integer]
     scores: NDArray[np.floating]
     area: NDArray[np.float64]
+    ignored: NDArray[np.bool_]
     overlap: Overlap
 
 
@@ -216,7 +221,7 @@ def _match_category(
     area, level, index = np.nonzero(outcome)
     return _Part(
         image=found.image[order].astype(np.int32),
-        inside=_within(found.area[order], settings.ranges),
+        inside=_within(found.area[order], settings.ranges) & ~found.ignored[order],
         lengths=np.bincount(area * len(thresholds) + level, minlength=len(settings.areas) * len(thresholds)),
         position=rank[matched[by_rank]][index].astype(np.int32),
         counts=outcome[area, level, index] == TRUE_POSITIVE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,27 @@ Runs = Mapping[str, Any]
 """A mask in COCO's run lengths: ``size`` (height, width in pixels) and compressed ``counts``."""
 
 
+LVIS_MOST = 300
+"""Largest number of detections of an image, of all categories together, that count by LVIS's rule."""
+
+
+@dataclass(frozen=True)
+class Federated:
+    """What is known about the categories of images in which not all were annotated (LVIS, Gupta et al., CVPR 2019).
+
+    Attributes:
+        negative: Pairs of a category and an image that has no object of it, numbered as in
+            :meth:`~dtn_det.metrics.coco_matches.InPairs.keys`, (pairs,). Detections in pairs that are neither negative
+            nor have an object are left out.
+        not_exhaustive: Pairs in which not all objects are annotated, so that detections without a match are ignored.
+        frequencies: Frequency of each category: `r` (rare), `c` (common) or `f` (frequent); empty where unknown.
+    """
+
+    negative: NDArray[np.int64]
+    not_exhaustive: NDArray[np.int64]
+    frequencies: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class CocoObjects:
     """The objects of a set, sorted by category and then by image. They are built once for all cells of a store.
@@ -37,6 +58,7 @@ class CocoObjects:
         boxes: x, y, width, height in pixels, (objects, 4).
         crowd: Whether each object is a crowd, (objects,).
         masks: The mask of each object; None if an object has none.
+        federated: What LVIS's rule needs; None for COCO's rule.
     """
 
     images: tuple[int, ...]
@@ -45,6 +67,7 @@ class CocoObjects:
     boxes: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     masks: Sequence[Runs] | None = None
+    federated: Federated | None = None
 
     def match(
         self,
@@ -109,17 +132,37 @@ class CocoObjects:
     ) -> CocoMatches:
         order = self._order(category, image, scores)
         starts = np.searchsorted(category[order], np.arange(self.num_categories + 1)).tolist()
-        found = (
-            OfCategory(image[rows], scores[rows], *of_rows(rows))
-            for rows in (order[first:last] for first, last in itertools.pairwise(starts))
-        )
-        return match_categories(self.images, self.pairs, self.crowd, found)
+        ignored: NDArray[np.bool_] = np.zeros(len(order), np.bool_)
+        if self.federated is not None:
+            ignored = np.isin(self._keys(category[order], image[order]), self.federated.not_exhaustive)
+
+        def of_category(first: int, last: int) -> OfCategory:
+            rows = order[first:last]
+            area, overlap = of_rows(rows)
+            return OfCategory(image[rows], scores[rows], area, ignored[first:last], overlap)
+
+        found = itertools.starmap(of_category, itertools.pairwise(starts))
+        matches = match_categories(self.images, self.pairs, self.crowd, found)
+        return matches if self.federated is None else replace(matches, frequencies=self.federated.frequencies)
 
     def _order(
         self, category: NDArray[np.integer], image: NDArray[np.integer], scores: NDArray[np.floating]
     ) -> NDArray[np.int64]:
+        """Return the order in which detections are matched: by category, image and falling score."""
+        # By COCO's rule, these are the 100 best of each category in an image. By LVIS's rule, these are the 300 best of
+        # an image, without those of categories that are not annotated there.
         check_scores(scores)
-        return best_of_groups(scores, category * np.int64(len(self.images)) + image, COCO_SETTINGS.most)
+        keys = self._keys(category, image)
+        if self.federated is None:
+            return best_of_groups(scores, keys, COCO_SETTINGS.most)
+        best = best_of_groups(scores, image, LVIS_MOST)
+        known = np.concatenate([self.pairs.keys(len(self.images)), self.federated.negative])
+        best = best[np.isin(keys[best], known)]
+        return best[best_of_groups(scores[best], keys[best], LVIS_MOST)]
+
+    def _keys(self, category: NDArray[np.integer], image: NDArray[np.integer]) -> NDArray[np.int64]:
+        keys: NDArray[np.int64] = category * np.int64(len(self.images)) + image
+        return keys
 
 
 def check_scores(scores: NDArray[np.floating]) -> None:

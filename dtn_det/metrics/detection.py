@@ -21,6 +21,9 @@ from dtn_det.metrics.formulas import Summary
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Names of COCO's average precisions."""
 
+LVIS_METRICS = (*METRICS, "APr", "APc", "APf")
+"""Names of LVIS's average precisions: also those of rare, common and frequent categories."""
+
 
 def mean_performance_under_corruption(
     frame: pd.DataFrame,

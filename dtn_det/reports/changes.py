@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dtn_det.metrics import CLEAN, METRICS
+from dtn_det.metrics import CLEAN, LVIS_METRICS
 from dtn_det.metrics.cells import CorruptionSet, corruptions_of
 from dtn_det.metrics.error_samples import ERROR_METRICS
 from dtn_det.reports.contents import Direction
@@ -97,7 +97,7 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     corruptions = [
         change(title(corruption), names[0], corruption, True) for corruption in corruptions_of(which, numbers.catalog)
     ]
-    further = () if classifier else (f"mPC {one}" for one in METRICS if one != metric)
+    further = () if classifier else (f"mPC {one}" for one in LVIS_METRICS if one != metric)
     others = [change(name, name, together=True) for name in further]
     costs = [] if classifier else [change(name, f"mean {name}", together=True) for name in ERROR_METRICS]
     listed = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dtn_det.errors import ReportError
-from dtn_det.metrics import METRICS
+from dtn_det.metrics import LVIS_METRICS
 from dtn_det.reports.changes import EACH_CORRUPTION, EACH_GROUP, OVERALL, Change, families
 from dtn_det.reports.contents import Direction, Kind, Report, Section
 from dtn_det.reports.labels import joined_notes, model_note, shared_note
@@ -86,8 +86,8 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
             raise ReportError(f"expected models out of {', '.join(known)}, got {name!r}")
     if first == second:
         raise ReportError(f"expected two models, got {first!r} twice")
-    if metric not in METRICS:
-        raise ReportError(f"expected --metric out of {', '.join(METRICS)}, got {metric!r}")
+    if metric not in LVIS_METRICS:
+        raise ReportError(f"expected --metric out of {', '.join(LVIS_METRICS)}, got {metric!r}")
     which = numbers.sets[0] if numbers.sets else "benchmark"
     measure = corruption_measure(numbers, which)
     found = {family.title: family.changes for family in families(numbers, (first, second), which, metric)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import StoreError
 from dtn_det.metrics import (
     CLEAN,
+    LVIS_METRICS,
     METRICS,
     CocoMatches,
     Difference,
@@ -166,7 +167,10 @@ def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
     if work.evaluator == "faster-coco-eval":
         return _second_opinion(model, work)
     scorer = _scorer(work.folder, model.store.manifest.data_hash, work.left_out)
-    computed: list[tuple[Sequence[str], _Match, _Compute]] = [(METRICS, scorer.matches, average_precision)]
+    averages = LVIS_METRICS if scorer.truth.frequencies else METRICS
+    computed: list[tuple[Sequence[str], _Match, _Compute]] = [
+        (averages, scorer.matches, partial(average_precision, metrics=averages))
+    ]
     if work.errors:
         computed.append((ERROR_METRICS, lambda one, kind: scorer.errors(one, kind).repairs, error_costs))
     if work.classwise:

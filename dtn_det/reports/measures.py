@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dtn_det.metrics import METRICS
+from dtn_det.metrics import LVIS_METRICS, METRICS
 from dtn_det.metrics.error_samples import ERROR_METRICS
 from dtn_det.reports.contents import SELECTIVE, Direction, Kind
 from dtn_det.reports.labels import ARROWS
@@ -105,7 +105,7 @@ def _classification(baseline: str | None) -> Iterator[Measure]:
 
 
 def _detection(kind: Kind) -> Iterator[Measure]:
-    for metric in METRICS:
+    for metric in LVIS_METRICS:
         yield _average_precision(kind, metric)
     relative = f"{_DETECTORS[kind]} rPC (AP under corruption, % of clean)"
     yield Measure(relative, "", "", "rPC AP", "rPC AP", "up")

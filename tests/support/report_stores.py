@@ -105,7 +105,7 @@ def detector_store(
     truth = _truth(folder.parent / f"{folder.name}.json", images)
     manifest = StoreManifest(
         "detection", "boxes", truth.hash([0] * images), images, "all", Corruptor("coco-c").identity, tuple(cells), 8,
-        {"categories": truth.categories_json},
+        truth.protocol,
     )  # fmt: skip
     store = Store.create(folder, manifest, truth.table())
     for name, seed in models.items():

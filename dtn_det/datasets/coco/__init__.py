@@ -14,7 +14,7 @@ from typing import Any
 from dtn_det.datasets.coco.categories import WantedClasses, trained_objects
 from dtn_det.datasets.coco.names import find_names
 from dtn_det.datasets.coco.orientation import read_header
-from dtn_det.datasets.coco.reading import CocoReader, Row
+from dtn_det.datasets.coco.reading import LVIS_LISTS, CocoReader, Row
 from dtn_det.datasets.coco.shapes import MaskFault
 from dtn_det.datasets.remarks import Remark, agreeing, counted_remark
 from dtn_det.errors import AnnotationError
@@ -51,6 +51,11 @@ class CocoFile:
     mask_faults: tuple[MaskFault, ...] = ()
     changed: bool = False
     rest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_federated(self) -> bool:
+        """Whether images have LVIS's lists of categories, so that LVIS's rule can evaluate them."""
+        return any(row.keys() >= set(LVIS_LISTS) for row in self.images)
 
     def content(self) -> dict[str, Any]:
         """Return the content for a JSON file that every reader of COCO files can read."""

@@ -29,7 +29,8 @@ Row = dict[str, Any]
 # What is left of a value at the end of a truncated file: the beginning of true, false, null, a number or an escaped
 # character.
 _CUT_VALUE = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|-|[.eE][-+]?|u[0-9a-fA-F]{0,4}")
-_LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
+LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
+"""Lists of an image in LVIS's files: categories not in the image, and those of which not all objects are annotated."""
 
 
 class CocoReader:
@@ -70,7 +71,7 @@ class CocoReader:
             for kind, what, places in findings:
                 self.told[kind] = (what, places)
         for key, image in images.items():
-            if not image.keys().isdisjoint(_LVIS):
+            if not image.keys().isdisjoint(LVIS_LISTS):
                 what = "{image|images} with LVIS's lists of categories, which COCO's evaluation ignores"
                 self._tell("federated", what, f"image {key}")
         read = ("images", "categories") if others else ("images", "annotations", "categories")
@@ -147,7 +148,14 @@ class CocoReader:
         return found
 
     def _image(self, row: Row, key: Id) -> Row:
-        name = row.get("file_name")
+        name, address = row.get("file_name"), row.get("coco_url")
+        if name is None and isinstance(address, str) and "/" in address:
+            # LVIS's files give the address of COCO's image alone: http://images.cocodataset.org/val2017/NAME.jpg.
+            name = "/".join(address.split("/")[-2:])
+            row = {**row, "file_name": name}
+            self.changed = True
+            what = "{image without a file name has that of its|images without a file name have that of their} coco_url"
+            self._tell("names_of_addresses", what, f"image {key}")
         if not isinstance(name, str) or not name:
             raise AnnotationError(self.path, "a file name of each image", f"{name!r}", f"image {key}")
         return self._with_size({**row, "id": key} if type(row["id"]) is not type(key) else row, key)

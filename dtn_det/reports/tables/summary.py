@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dtn_det.metrics import CLEAN, METRICS
+from dtn_det.metrics import CLEAN, LVIS_METRICS, METRICS
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.reports.contents import SELECTIVE, Report, ReportModel
 from dtn_det.reports.labels import joined_notes, model_note, shared_note
@@ -84,7 +84,7 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
     """Make the table of P, mPC and rPC of detectors, with a group of rows for each average precision."""
     groups: list[Group] = []
     columns: tuple[Column, ...] = ()
-    for metric in METRICS:
+    for metric in LVIS_METRICS:
         if not numbers.has(f"mPC {metric}", which):
             continue
         columns, cells = _filled(numbers, which, _precision_columns(metric))

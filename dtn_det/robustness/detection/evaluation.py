@@ -110,6 +110,11 @@ class CocoScorer:
 
     def errors(self, found: CellDetections, kind: str) -> DetectionErrors:
         """Find the errors of the detections of one cell; see :meth:`matches`. Detections of bad images are ignored."""
+        if self.truth.frequencies:
+            raise InputError(
+                "expected COCO's rule to find the types of errors, got LVIS's, by which most categories of an image "
+                "are not annotated: leave the types of errors out"
+            )
         rows, *detections = self._detections(found, kind)
         errors = detection_errors(self._with_masks if kind == "segm" else self._objects, *detections)
         outcomes = np.full(len(found.image), OUTCOMES.index("ignored"), np.uint8)

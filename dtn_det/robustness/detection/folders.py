@@ -14,7 +14,7 @@ from dtn_det.datasets.coco.names import find_holders, is_elsewhere
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.data import DetectionData
-from dtn_det.robustness.detection.truth import truth_of
+from dtn_det.robustness.detection.truth import rule_remarks, truth_of
 
 _BENCHMARK = "instances_val2017.json"
 """The annotation file of COCO-C's images, which is taken where a folder has others too."""
@@ -65,7 +65,8 @@ def read_folder(
     file.check_sizes()
     ids = [row["id"] for row in file.images]
     indices = choose_ids(ids, limit, limit_seed)
-    truth = truth_of(file, [ids[index] for index in indices], [row["id"] for row in file.categories])
+    categories = [row["id"] for row in file.categories]
+    truth = truth_of(file, [ids[index] for index in indices], categories, federated=file.is_federated)
     truth.check_objects(annotations)
     paths = tuple(one.file if is_elsewhere(one.file) else os.path.join(folder, one.file) for one in truth.images)
     limited = len(indices) < len(ids)
@@ -76,7 +77,7 @@ def read_folder(
         f"limit={len(indices)} of {len(ids)} seed={limit_seed}" if limited else "all",
         paths,
         as_stored=False,
-        remarks=(*remarks, *file.remarks),
+        remarks=(*remarks, *rule_remarks(file)),
     )
     return _oriented(data)
 

@@ -237,7 +237,7 @@ def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corr
         corruption=corruptor.identity,
         cells=cells,
         unit_size=unit_size,
-        protocol={"categories": data.truth.categories_json},
+        protocol=data.truth.protocol,
         remarks=data.remarks,
         images_hash=data.truth.images_hash(sizes),
     )

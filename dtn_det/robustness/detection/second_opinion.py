@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 from dtn_det.robustness.detection.evaluation import CellDetections
 from dtn_det.robustness.detection.truth import CocoTruth
 
@@ -22,9 +23,16 @@ class SecondOpinion:
 
     Args:
         bad: Numbers of images to leave out.
+
+    Raises:
+        InputError: The data set is evaluated by LVIS's rule.
     """
 
     def __init__(self, truth: CocoTruth, bad: Collection[int] = ()) -> None:
+        if truth.frequencies:
+            raise InputError(
+                "expected COCO's rule for a second opinion of faster-coco-eval, got LVIS's: leave --evaluator out"
+            )
         self.truth = truth
         self.ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
         self._coco = require("faster_coco_eval", "det").COCO(coco_content(truth))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,24 @@ import numpy as np
 
 from dtn_det._optional import require
 from dtn_det.datasets.coco import CocoFile, check_objects, read_coco_file
+from dtn_det.datasets.coco.reading import LVIS_LISTS
 from dtn_det.datasets.coco.values import Id, evaluation_ids, identifier
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import AnnotationError, InputError
 from dtn_det.metrics.coco_matches import InPairs
-from dtn_det.metrics.coco_objects import CocoObjects, Runs, run_lengths
+from dtn_det.metrics.coco_objects import CocoObjects, Federated, Runs, run_lengths
 from dtn_det.robustness.store.manifest import hash_lines
 
 if TYPE_CHECKING:
     import pyarrow
 
     from dtn_det.robustness.store import Store
+
+RULE = "evaluation"
+"""Name in a store's protocol of the rule by which detections are evaluated; absent for COCO's rule."""
+
+LVIS = "LVIS"
+"""The value of :data:`RULE` for LVIS's rule."""
 
 # Fields of an annotation that COCO's evaluation reads.
 _FIELDS = ("bbox", "area", "category_id", "iscrowd", "segmentation")
@@ -41,6 +49,8 @@ class CocoImage:
             to 2**31 - 1. Otherwise, the rank of that id, counted from 1.
         file: Path of the image below the image folder.
         key: Id of the image in the annotation file, as text.
+        federated: For LVIS's rule, JSON of two lists of ids: the categories that are not in the image, and those of
+            which not all objects are annotated. Empty for COCO's rule.
     """
 
     id: int
@@ -49,6 +59,7 @@ class CocoImage:
     width: int
     annotations: str
     key: str
+    federated: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,14 +69,16 @@ class CocoTruth:
     Attributes:
         images: The images, in the order of their numbers in the store.
         categories: Id and name of each category, in the order of the model's labels.
+        frequencies: For LVIS's rule, the frequency of each category (`r`, `c`, `f`, or empty); empty for COCO's rule.
     """
 
     images: tuple[CocoImage, ...]
     categories: tuple[tuple[int, str], ...]
+    frequencies: tuple[str, ...] = ()
 
     def select(self, numbers: Sequence[int]) -> CocoTruth:
         """Return the ground truth of the images with these numbers."""
-        return CocoTruth(tuple(self.images[number] for number in numbers), self.categories)
+        return replace(self, images=tuple(self.images[number] for number in numbers))
 
     @cached_property
     def _objects(self) -> Counter[str]:
@@ -110,14 +123,20 @@ class CocoTruth:
             )
 
     @property
-    def categories_json(self) -> str:
-        """The categories as JSON, for a store's manifest."""
-        return json.dumps(self.categories)
+    def protocol(self) -> dict[str, str]:
+        """What the numbers depend on besides images and objects, for a store's manifest."""
+        if not self.frequencies:
+            return {"categories": json.dumps(self.categories)}
+        return {
+            "categories": json.dumps(self.categories),
+            RULE: LVIS,
+            "frequencies": json.dumps(self.frequencies),
+        }
 
     def hash(self, file_sizes: Sequence[int]) -> str:
         """Hash the data: ids, files with their sizes in bytes, sizes of the images in pixels, and annotations."""
         return hash_lines(
-            f"{image.key} {image.file} {size} {image.height} {image.width} {image.annotations}"
+            f"{image.key} {image.file} {size} {image.height} {image.width} {image.annotations}{image.federated}"
             for image, size in zip(self.images, file_sizes, strict=True)
         )
 
@@ -140,15 +159,9 @@ class CocoTruth:
 
     def table(self) -> pyarrow.Table:
         """Return the images and their annotations as the table that a store keeps."""
+        names = ["key", "id", "file", "height", "width", "annotations", *(["federated"] if self.frequencies else [])]
         table: pyarrow.Table = require("pyarrow", "eval").Table.from_pydict(
-            {
-                "key": [image.key for image in self.images],
-                "id": [image.id for image in self.images],
-                "file": [image.file for image in self.images],
-                "height": [image.height for image in self.images],
-                "width": [image.width for image in self.images],
-                "annotations": [image.annotations for image in self.images],
-            }
+            {name: [getattr(image, name) for image in self.images] for name in names}
         )
         return table
 
@@ -158,7 +171,8 @@ class CocoTruth:
         rows = store.images().to_pylist()
         images = tuple(CocoImage(**row) for row in rows)
         categories = json.loads(store.manifest.protocol["categories"])
-        return cls(images, tuple((number, name) for number, name in categories))
+        frequencies = json.loads(store.manifest.protocol.get("frequencies", "[]"))
+        return cls(images, tuple((number, name) for number, name in categories), tuple(frequencies))
 
     def objects(self, bad: Collection[int] = (), *, masks: bool = False) -> CocoObjects:
         """Return the objects as arrays. Images and categories are in the order of their ids, as in COCO's evaluation.
@@ -193,7 +207,19 @@ class CocoTruth:
             np.array(boxes, np.float64).reshape(-1, 4)[order],
             np.array(crowd, np.bool_)[order],
             with_masks if masks and len(with_masks) == len(order) else None,
+            self._federated(kept, places) if self.frequencies else None,
         )
+
+    def _federated(self, images: Sequence[CocoImage], places: Mapping[int, int]) -> Federated:
+        pairs: tuple[list[int], list[int]] = ([], [])
+        for image, one in enumerate(images):
+            for own, categories in zip(pairs, json.loads(one.federated or "[[], []]"), strict=True):
+                own += [places[category] * len(images) + image for category in categories]
+        by_place = {
+            places[number]: frequency for (number, _), frequency in zip(self.categories, self.frequencies, strict=True)
+        }
+        negative, not_exhaustive = (np.array(own, np.int64) for own in pairs)
+        return Federated(negative, not_exhaustive, tuple(by_place[place] for place in range(len(places))))
 
 
 def read_truth(path: Path, images: Sequence[Id], category_ids: Sequence[Id]) -> CocoTruth:
@@ -205,13 +231,16 @@ def read_truth(path: Path, images: Sequence[Id], category_ids: Sequence[Id]) -> 
     return truth_of(read_coco_file(path), images, category_ids)
 
 
-def truth_of(file: CocoFile, images: Sequence[object], category_ids: Sequence[object]) -> CocoTruth:
+def truth_of(
+    file: CocoFile, images: Sequence[object], category_ids: Sequence[object], *, federated: bool = False
+) -> CocoTruth:
     """Return the ground truth of some images.
 
     Args:
         images: Ids of the images in the file, in the order wanted.
         category_ids: Ids of the categories, in the order of the model's labels. Objects of other categories are left
             out.
+        federated: Whether to evaluate by LVIS's rule, for which the file must have LVIS's lists of categories.
 
     Raises:
         AnnotationError: An image or category is not in the file, or an image has no size in the file.
@@ -233,8 +262,38 @@ def truth_of(file: CocoFile, images: Sequence[object], category_ids: Sequence[ob
     for one in wanted:
         row = rows[one]
         text = json.dumps(objects[one])
-        found.append(CocoImage(image_ids[one], row["file_name"], row["height"], row["width"], text, str(one)))
-    return CocoTruth(tuple(found), tuple((numbers[one], str(names[one])) for one in categories))
+        lists = [[numbers[key] for key in map(identifier, row.get(name, ())) if key in chosen] for name in LVIS_LISTS]
+        found.append(
+            CocoImage(
+                image_ids[one],
+                row["file_name"],
+                row["height"],
+                row["width"],
+                text,
+                str(one),
+                json.dumps(lists) if federated else "",
+            )
+        )
+    named = {row["id"]: str(row.get("frequency", "")) for row in file.categories}
+    return CocoTruth(
+        tuple(found),
+        tuple((numbers[one], str(names[one])) for one in categories),
+        tuple(named[one] for one in categories) if federated else (),
+    )
+
+
+def rule_remarks(file: CocoFile) -> tuple[Remark, ...]:
+    """Return the remarks on a file, which say that LVIS's rule evaluates it if it has LVIS's lists of categories."""
+    if not file.is_federated:
+        return file.remarks
+    lists = sum(row.keys() >= set(LVIS_LISTS) for row in file.images)
+    what = agreeing(
+        lists,
+        "{image has|images have} LVIS's lists of categories, so LVIS's rule evaluates the detections: the 300 best of "
+        "an image, without those of categories that were not annotated there",
+    )
+    others = (remark for remark in file.remarks if remark.kind != "federated")
+    return (Remark("lvis", what, str(file.path), lists), *others)
 
 
 def _known(file: CocoFile, value: object, rows: Mapping[Id, object], what: str) -> Id:

@@ -20,7 +20,7 @@ from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.evaluation import try_evaluation
 from dtn_det.robustness.detection.records import schema
-from dtn_det.robustness.detection.truth import CocoTruth, truth_of
+from dtn_det.robustness.detection.truth import CocoTruth, rule_remarks, truth_of
 from dtn_det.robustness.importing.result_files import CellFiles, find_result_files
 from dtn_det.robustness.importing.result_rows import ResultImages, ResultRows, join_masks, read_rows
 from dtn_det.robustness.store import ModelStore, Store
@@ -115,8 +115,8 @@ def import_detections(
         corruption=IMPORTED_RESULTS,
         cells=tuple(cell.cell for cell in files.cells),
         unit_size=_UNIT_SIZE,
-        protocol={"categories": truth.categories_json},
-        remarks=file.remarks,
+        protocol=truth.protocol,
+        remarks=rule_remarks(file),
         imported=FORMAT,
     )
     name = name or results.resolve().name.split(".")[0]
@@ -130,11 +130,12 @@ def import_detections(
         remarks=tuple(remarks),
     )
     written = write_model(Store.create(folder, store, truth.table()), model, tables)
-    return ImportedDetections(written, count, masks, (*file.remarks, *remarks))
+    return ImportedDetections(written, count, masks, (*rule_remarks(file), *remarks))
 
 
 def _truth(file: CocoFile) -> CocoTruth:
-    truth = truth_of(file, [row["id"] for row in file.images], [row["id"] for row in file.categories])
+    ids, categories = [row["id"] for row in file.images], [row["id"] for row in file.categories]
+    truth = truth_of(file, ids, categories, federated=file.is_federated)
     truth.check_objects(file.path)
     return truth
 

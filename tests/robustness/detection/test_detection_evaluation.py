@@ -39,7 +39,7 @@ def open_store(folder: Path, truth: CocoTruth, unit_size: int = 8):
         "coco-c",
         CELLS,
         unit_size,
-        {"categories": truth.categories_json},
+        truth.protocol,
     )
     return Store.create(folder, manifest, truth.table()).add_model(ModelManifest("model", "", "", 0, {}, {}))
 

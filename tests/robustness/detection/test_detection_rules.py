@@ -128,9 +128,7 @@ def test_the_note_stands_under_the_tables(tmp_path: Path, truth: Path) -> None:
     cells = sweep_cells(["fog"], [1])
     known = read_truth(truth, [1], [1, 2])
     for count, notes in ((101, 1), (100, 0)):
-        manifest = StoreManifest(
-            "detection", "a", "abc", 1, "all", "c", cells, 1, {"categories": known.categories_json}
-        )
+        manifest = StoreManifest("detection", "a", "abc", 1, "all", "c", cells, 1, known.protocol)
         store = Store.create(tmp_path / str(count), manifest, known.table())
         model = store.add_model(ModelManifest("many", "", "", 0, {}, {}))
         rows = RecordRows()

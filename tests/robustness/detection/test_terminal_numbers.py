@@ -70,7 +70,7 @@ def random_store(folder: Path, seed: int, images: int = 12, categories: int = 5)
     cells = sweep_cells(["fog"], [1, 5])
     manifest = StoreManifest(
         "detection", "random", "abc", images, "all", Corruptor("coco-c").identity, cells, 5,
-        {"categories": truth.categories_json},
+        truth.protocol,
     )  # fmt: skip
     model = Store.create(folder / "store", manifest, truth.table()).add_model(
         ModelManifest("random", "random.py", "abc", 1, {}, {})
