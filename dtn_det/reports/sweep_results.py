@@ -15,6 +15,7 @@ from dtn_det.reports.sources import Sources, known_task
 from dtn_det.reports.tables import sweep_tables
 from dtn_det.robustness.classification.data import TWIN
 from dtn_det.robustness.detection.records import rule_note
+from dtn_det.robustness.detection.truth import RULE
 from dtn_det.system.progress import say
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def _print_drop(console: Console, report: Report, twin: Report, dataset: str) ->
 
 
 def _rules(store: Store, names: Sequence[str]) -> list[str]:
-    if store.manifest.task != "detection":
+    # The notes are about COCO's rule, which is not the rule of a store that names another.
+    if store.manifest.task != "detection" or RULE in store.manifest.protocol:
         return []
     notes = {name: rule_note(store.model(name)) for name in names}
     return [f"{name}: {note}" for name, note in notes.items() if note]

@@ -138,8 +138,6 @@ def most_of_one_class(model: ModelStore) -> int:
 
 def rule_note(model: ModelStore) -> str:
     """Return a note if a model has more detections than COCO's evaluation counts, else an empty string."""
-    if "evaluation" in model.store.manifest.protocol:  # LVIS's rule
-        return ""
     most = most_of_one_class(model)
     if not most:
         return ""
