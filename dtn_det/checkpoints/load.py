@@ -277,13 +277,14 @@ def _of_backbone(state: StateDict, model: nn.Module, source: str) -> str | None:
 
 
 def _lacks_classifier(fit: Fit, model: nn.Module) -> bool:
-    """Return whether a checkpoint lacks the classifier of a model, and nothing else."""
+    """Return whether a checkpoint lacks the whole classifier of a model, which may have two heads, and nothing else."""
     settings = getattr(model, "pretrained_cfg", None)
     names = settings.get("classifier") if isinstance(settings, Mapping) else None
     if names is None and type(model).__name__ == "ImageClassifier":
         names = "head"
     starts = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names or ()))
-    return bool(starts) and fit.lacks_only and all(name.startswith(starts) for name in fit.missing)
+    lacking = {start for start in starts for name in fit.missing if name.startswith(start)}
+    return bool(starts) and fit.lacks_only and lacking == {*starts} and all(n.startswith(starts) for n in fit.missing)
 
 
 def _to_build(fit: Fit, model: nn.Module, source: str) -> str:

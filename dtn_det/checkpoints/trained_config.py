@@ -26,6 +26,8 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
     if not isinstance(text, str):
         return None
     for settings in _mappings(config_value(text, "model")):
+        if settings.get("dtn_stages") == []:  # the LayerNorm twin
+            continue
         if "dtn_cfg" in settings or str(settings.get("type", "")).rpartition(".")[2].startswith("DTN"):
             return _options({"type": "DTN", **(settings.get("dtn_cfg") or {})})
         if settings.get("type") == "ConvertedModel":

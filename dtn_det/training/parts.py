@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmpretrain.engine.hooks import EMAHook
@@ -10,11 +9,10 @@ from mmpretrain.models.backbones.t2t_vit import T2T_ViT, T2TModule, T2TTransform
 from torch import Tensor, nn
 
 from dtn_det.errors import InputError
+from dtn_det.training.averages import outer_names
 
 _KERNEL = 9
 """Number of pixels in the 3 x 3 window of a soft split."""
-_AVERAGED = "module."
-_WRAPPED = "module.model."
 
 
 class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
@@ -93,24 +91,3 @@ class ClassifierEMAHook(EMAHook):  # type: ignore[misc]
     def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ema_state_dict"] = outer_names(checkpoint["ema_state_dict"], checkpoint["state_dict"])
         super()._swap_ema_state_dict(checkpoint)
-
-
-def outer_names(average: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the weights of an average under the names that its model saves.
-
-    Args:
-        average: Weights by name; each name starts with ``module.``.
-        names: Names of the weights that the model saves.
-
-    Returns:
-        The same values. ``module.model.x`` becomes ``module.x`` if the model has ``x`` and no ``model.x``.
-    """
-    known = set(names)
-    renamed = {
-        name: _AVERAGED + inner
-        for name in average
-        if name.startswith(_WRAPPED)
-        and (inner := name.removeprefix(_WRAPPED)) in known
-        and name.removeprefix(_AVERAGED) not in known
-    }
-    return {renamed.get(name, name): value for name, value in average.items()}

@@ -24,6 +24,7 @@ from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import CarriesOptions
 from dtn_det.system.processes import interrupts_remembered
+from dtn_det.training.averages import save_averages_by_outer_names
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -52,6 +53,7 @@ def train(runner: Runner, config: str, weights: WeightsKind | None = None) -> in
     Raises:
         CheckpointError: The checkpoint to continue from is of another config.
     """
+    save_averages_by_outer_names(runner)
     try:
         with interrupts_remembered() as check:
             try:

@@ -358,6 +358,11 @@ def test_the_config_of_a_checkpoint_tells_its_options(settings: str, options: di
     assert trained_options({"meta": {"cfg": CONFIG.format(settings)}}) == options
 
 
+def test_the_layernorm_twin_has_no_options() -> None:
+    text = CONFIG.format("").replace("dtn_cfg", "dtn_stages=(), dtn_cfg")
+    assert trained_options({"meta": {"cfg": text}}) is None
+
+
 @pytest.mark.parametrize("content", [{}, {"meta": 3}, {"meta": {"cfg": "model = ("}}, {"meta": {"cfg": "a = 1"}}])
 def test_checkpoints_without_a_config(content: dict) -> None:
     assert trained_options(content) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from torch.nn import functional as F
 
 pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain")
 
+from mmengine.hooks import EMAHook
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones.t2t_vit import T2TModule
 
 import dtn_det  # noqa: F401  registers the parts
-from dtn_det.training.parts import outer_names
+from dtn_det.training.averages import outer_names, save_averages_by_outer_names
 
 
 def t2t(**changed: Any) -> nn.Module:
@@ -96,3 +98,14 @@ def test_averages_get_the_names_of_their_model() -> None:
     assert outer_names(timm, ["head.weight", "model.x"]) == {"steps": 1, "module.head.weight": 2, "module.model.x": 3}
     plain = {"steps": 1, "module.model.weight": 2, "module.weight": 3}
     assert outer_names(plain, ["model.weight", "weight"]) == plain
+
+
+def test_the_plain_hook_saves_the_average_of_a_model_of_timm() -> None:
+    hook = EMAHook()
+    save_averages_by_outer_names(SimpleNamespace(hooks=[hook]))
+    checkpoint = {"state_dict": {"head.weight": 1}, "ema_state_dict": {"steps": 5, "module.model.head.weight": 2}}
+    hook._swap_ema_state_dict(checkpoint)
+    assert checkpoint == {
+        "state_dict": {"head.weight": 2},
+        "ema_state_dict": {"steps": 5, "module.head.weight": 1},
+    }
