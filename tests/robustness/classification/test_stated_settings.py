@@ -205,3 +205,21 @@ def test_settings_that_cannot_be_are_refused(args: dict[str, Any], message: str,
     torch.save({"state_dict": model().state_dict(), "args": args}, tmp_path / "a.pth")
     with pytest.raises(InputError, match=message):
         load_classifier(f"timm:test_vit@{tmp_path / 'a.pth'}", 3)
+
+
+@pytest.mark.parametrize(
+    "names", [("module.normalizer.new_mean", "module.normalizer.new_std"), ("normalize.mu", "normalize.sigma")]
+)
+def test_the_normalizer_within_a_network_goes_before_timm(names: tuple[str, str], tmp_path: Path) -> None:
+    """The package robustness saves its networks so, and RobustBench its own."""
+    prefix = "module.model." if names[0].startswith("module.") else "model."
+    state = {f"{prefix}{name}": value for name, value in model().state_dict().items()}
+    state |= {name: torch.tensor(value).view(3, 1, 1) for name, value in zip(names, (MEAN, STD), strict=True)}
+    torch.save({"model": state}, tmp_path / "a.pt")
+    found = load_classifier(f"timm:test_vit@{tmp_path / 'a.pt'}", 3)
+    assert_normalized(found, MEAN, STD)
+    (told,) = [remark.sentence() for remark in found.remarks if remark.kind == "stated_settings"]
+    assert (
+        f"2 settings of the input in the normalizer within the network of {tmp_path / 'a.pt'} went before timm's"
+        in told
+    )

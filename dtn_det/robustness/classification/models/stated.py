@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import FOLDER_FILES, INDEX_END
+from dtn_det.checkpoints.state_dict import choose_weights
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import InputError
+from dtn_det.errors import CheckpointError, InputError
 
 _CONFIG = "config.json"
 _SETTINGS = ("mean", "std", "interpolation", "input_size")
@@ -95,7 +97,8 @@ def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> State
     timm's training script stores its arguments as ``args``. If an argument was not given, the setting of the model
     named in ``args`` holds. timm and ``dtn-det export`` write ``config.json`` beside ``model.safetensors`` or
     ``pytorch_model.bin``. Beside a checkpoint with another file name, ``config.json`` is read only if it names the same
-    architecture.
+    architecture. The mean and the standard deviation of a module in the network that normalizes the images, which no
+    model of timm has, go before all others.
 
     Args:
         checkpoint: Path or URL of the checkpoint.
@@ -107,10 +110,12 @@ def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> State
     """
     in_file, names = _of_arguments(content, name), _names_in(content)
     beside, beside_names, beside_built = _beside(checkpoint, name)
-    both = {**beside, **in_file}
+    of_network = _of_normalizer(content)
+    both = {**beside, **in_file, **of_network}
     settings = {key: both[key] for key in _SETTINGS if key in both}
     where = f"in the args of {checkpoint}"
     places = {key: where if key in in_file else f"in the {_CONFIG} beside it" for key in settings}
+    places |= dict.fromkeys(of_network, f"in the normalizer within the network of {checkpoint}")
     built = _built_in(content, name)
     return StatedSettings(
         _checked(settings, places, checkpoint),
@@ -119,6 +124,24 @@ def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> State
         built or beside_built,
         where if built else f"in the {_CONFIG} beside it",
     )
+
+
+_NORMALIZER = re.compile(r"(?:^|\.)(?:normali[sz]er?|preprocess)\.(?:new_)?(mean|std|mu|sigma)$")
+"""Names of the buffers of modules that normalize images, as in the packages robustness and RobustBench."""
+
+
+def _of_normalizer(content: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Return the mean and the standard deviation of a normalizing module; empty if the checkpoint has none."""
+    try:
+        state = choose_weights(content).state
+    except CheckpointError:
+        return {}
+    found = {}
+    for name, value in state.items():
+        if (match := _NORMALIZER.search(name)) and value.numel() in (1, 3):
+            key = {"mu": "mean", "sigma": "std"}.get(match[1], match[1])
+            found[key] = tuple(value.float().flatten().tolist()) * (3 // value.numel())
+    return found if len(found) == 2 else {}
 
 
 NOTHING_STATED = StatedSettings({}, {})
