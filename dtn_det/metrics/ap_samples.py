@@ -16,7 +16,10 @@ from dtn_det.metrics.detection import METRICS
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, image_counts
 from dtn_det.system.compiled import compiled_exactly
 
+# _CHUNK: number of replicates that are computed side by side. _MOST_NUMBERS: largest number of matches of a category
+# times replicates, of which three arrays of 64 MB are kept.
 _CHUNK = 128
+_MOST_NUMBERS = 2**23
 
 
 class _Slice(NamedTuple):
@@ -125,11 +128,14 @@ def category_precisions(
         matches.ground_truths,
         matches.recall_thresholds,
     )
+    most = int(np.diff(matches.match_starts).max(initial=1))
+    together = max(1, min(_CHUNK, _MOST_NUMBERS // max(1, most)))
     parts = [
-        _weighted_ap(np.ascontiguousarray(counts[start : start + _CHUNK].T, np.float64), *arrays)
-        for start in range(0, len(counts), _CHUNK)
+        _weighted_ap(np.ascontiguousarray(counts[start : start + together].T, np.float64), *arrays)
+        for start in range(0, len(counts), together)
     ]
-    return np.moveaxis(np.concatenate(parts, axis=-1), -1, 0)
+    # In one block of memory, so that later means do not depend on how many replicates were computed together.
+    return np.ascontiguousarray(np.moveaxis(np.concatenate(parts, axis=-1), -1, 0))
 
 
 def image_weights(matches: CocoMatches, weights: NDArray[np.integer] | None) -> NDArray[np.integer]:

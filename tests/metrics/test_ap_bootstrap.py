@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,16 @@ def test_all_images_give_the_ap_of_the_library(library, seed, tied, images):
     if truth["annotations"] and found:
         evaluator = evaluated(truth, found, library)
         same(average_precision(matches_from_evaluator(evaluator)), stats(evaluator))
+
+
+def test_few_replicates_at_once_give_the_same(monkeypatch):
+    matches = matches_from_evaluator(evaluated(*random_set(4)))
+    counts = np.concatenate(list(image_counts(12, 10, 0, 10)))
+    expected = average_precision(matches, counts)
+    # The package has a function of the same name as the module.
+    module = sys.modules[category_average_precision.__module__]
+    monkeypatch.setattr(module, "_MOST_NUMBERS", 3 * int(np.diff(matches.match_starts).max()))
+    np.testing.assert_array_equal(average_precision(matches, counts), expected)
 
 
 def test_the_ap_of_each_category():
