@@ -79,18 +79,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _overview(args: argparse.Namespace, swept: Sequence[Swept], console: Console) -> None:
     """Print the overview of all sets in the folder of the stores, and write its numbers if the user wants them."""
-    from dtn_det.reports.collect import ReportOptions
-    from dtn_det.reports.overview.collect import collect_overview
-    from dtn_det.reports.overview.grouping import open_sets
-    from dtn_det.reports.overview.results import flat_overview, print_overview
+    from dtn_det.reports.overview.results import flat_overview, print_overview_of
     from dtn_det.system.files import write_json
-    from dtn_det.system.progress import say
 
-    names = swept[0].names
-    options = ReportOptions(models=names, baseline=args.baseline, pairs=(), replicates=0)
-    overview = collect_overview(open_sets([args.store], names), options)
-    print_overview(console, overview)
-    say(console, f"with intervals and differences: dtn-det report {args.store} --out DIR")
+    overview = print_overview_of(console, args.store, swept[0].names, args.baseline)
     if args.json is not None:
         write_json(args.json, flat_overview(overview))
 

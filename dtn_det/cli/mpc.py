@@ -36,6 +36,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     data.add_argument(
         "--data-root", metavar="DIR", help="folder of the COCO data set; of a config, in place of its data_root"
     )
+    data.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="a COCO set in place of --data-root, once for each of several: the domains of COCO-O, or their common "
+        "folder, COCO itself, and own sets; clean images alone unless --corruptions is given. The store of the set "
+        "NAME is that folder in --store",
+    )
     data.add_argument("--ann", type=Path, metavar="FILE", help="annotation file [the one in --data-root]")
     data.add_argument("--images", type=Path, metavar="DIR", help="folder of the images [the one that has them]")
     data.add_argument(
@@ -71,24 +81,31 @@ def run(args: argparse.Namespace) -> int:
     with interrupts_remembered():
         from rich.console import Console
 
+        from dtn_det.reports.overview.results import print_overview_of
         from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
         from dtn_det.robustness.detection.models.loading import parse_sources
         from dtn_det.robustness.detection.run import run_detection
+        from dtn_det.robustness.detection.several import plan_detection_sets
         from dtn_det.robustness.options import DetectionOptions
         from dtn_det.system.files import reporting_file_errors
-        from dtn_det.system.progress import meter
+        from dtn_det.system.progress import meter, say
 
     values = {key: value for key, value in vars(args).items() if key in DetectionOptions.__dataclass_fields__}
     models = parse_sources(args.models, args.names)
-    options = DetectionOptions(**{**values, **sweep_options.resolved(args), "models": models})
+    resolved = sweep_options.resolved(args, "none" if args.sets else "benchmark")
+    options = DetectionOptions(**{**values, **resolved, "models": models})
+    sets = plan_detection_sets(args.sets, options) if args.sets else (options,)
     with reporting_file_errors():
         console = Console()
         # Standard output is for the results only; progress and the output of MMDetection go to standard error.
         with contextlib.redirect_stdout(sys.stderr):
-            swept = run_detection(options, console)
-            if swept is None:
-                return 0
-            with meter(console, "COCO evaluation", len(swept.store.manifest.cells), "cells") as advance:
+            found = run_detection(sets, console)
+        bad = False
+        for swept in found:
+            with (
+                contextlib.redirect_stdout(sys.stderr),
+                meter(console, "COCO evaluation", len(swept.store.manifest.cells), "cells") as advance,
+            ):
                 report = sweep_report(
                     swept.store,
                     swept.names,
@@ -96,5 +113,10 @@ def run(args: argparse.Namespace) -> int:
                     on_cells=advance,
                     evaluator=args.evaluator,
                 )
-        print_sweep_report(console, swept.store, report)
-        return 1 if any(report.bad_images.values()) else 0
+            if args.sets:
+                say(console, f"{swept.store.folder.name}:")
+            print_sweep_report(console, swept.store, report)
+            bad = bad or any(report.bad_images.values())
+        if args.sets and found:
+            print_overview_of(console, options.store, found[0].names)
+        return 1 if bad else 0

@@ -81,7 +81,7 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
         "--corruptions",
         nargs="+",
         metavar="NAME",
-        help=f"names, groups (noise, blur, weather, digital, extra; those of --profile), benchmark or all; mce: "
+        help=f"names, groups (noise, blur, weather, digital, extra; those of --profile), benchmark or all; "
         f"none for the clean images alone [{default}]",
     )
     add_severities(group, hint)
@@ -176,8 +176,11 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
     group.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none", help="[%(default)s]")
 
 
-def resolved(args: argparse.Namespace) -> dict[str, Any]:
+def resolved(args: argparse.Namespace, default: str = "benchmark") -> dict[str, Any]:
     """Check the options that `mce` and `mpc` share, and replace each group of corruptions by its members.
+
+    Args:
+        default: What ``--corruptions`` is if the user did not give it; ``none`` is for the clean images alone.
 
     Returns:
         The values of `corruptions`, `severities` and `workers`.
@@ -191,8 +194,9 @@ def resolved(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.profile is not None:
         check_swept(args.profile)
+    words = args.corruptions or [default]
     return {
-        "corruptions": select_corruptions(args.corruptions or ["benchmark"]),
+        "corruptions": () if words == ["none"] else select_corruptions(words),
         **resolved_numbers(args),
     }
 

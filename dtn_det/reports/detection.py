@@ -330,9 +330,9 @@ def _differences(first: Samples, second: Samples, which: CorruptionSet, level: f
 
 
 def _has_clean_performance(samples: Samples) -> bool:
-    """Return whether the clean performance is not 0, so that rPC is defined; True without clean images."""
+    """Return whether the clean performance is not 0, so that rPC is defined; True without clean or corrupted images."""
     clean = samples.column(CLEAN)
-    return clean is None or bool(samples.point[clean])
+    return clean is None or len(samples.cells) == 1 or bool(samples.point[clean])
 
 
 def _clean_rows(name: str, samples: Samples, level: float) -> Iterator[Row]:

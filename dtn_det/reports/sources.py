@@ -273,9 +273,7 @@ def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, 
 
 
 def title_of(manifest: StoreManifest) -> str:
-    """Return the title of the set of a store, such as ``ImageNet-C``; empty for detectors and where nothing tells."""
-    if manifest.task != "classification":
-        return ""
+    """Return the title of the set of a store, such as ``ImageNet-C`` or ``COCO-O sketch``; empty if nothing tells."""
     found = manifest.recognised
     dataset = found.get("dataset") or SUBSETS.get(manifest.protocol.get("classes", ""), "")
     corrupted = set(manifest.cells) != {CLEAN}
@@ -284,7 +282,7 @@ def title_of(manifest: StoreManifest) -> str:
 
 
 def title_of_folder(folder: Path) -> str:
-    """Return the title of the set of a store of classifiers; empty if nothing tells it."""
+    """Return the title of the set of a store; empty if nothing tells it."""
     if (folder / "store.json").is_file():
         return title_of(Store.open(folder).manifest)
     try:

@@ -293,7 +293,8 @@ class TestWhichStores:
         with pytest.raises(ReportError, match="expected each of --models once, out of first, second, got third"):
             open_sets([stores], ["third"])
         detector_store(tmp_path / "mixed" / "boxes", {"first": 1})
-        with pytest.raises(ReportError, match="report of several sets, got detectors in boxes: make a report of that"):
+        made(tmp_path / "mixed", "imagenet-r", "ImageNet-R")
+        with pytest.raises(ReportError, match="got classification in imagenet-r and detection in boxes: make a report"):
             open_sets([tmp_path / "mixed"])
         with pytest.raises(ReportError, match=r"expected stores that tell their set beside those of others, got .*odd"):
             open_sets([stores, classifier_store(tmp_path / "odd", {"x": 0})])

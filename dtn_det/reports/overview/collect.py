@@ -12,14 +12,17 @@ import numpy as np
 
 from dtn_det.corruptions.catalog import IMAGENET_3DCC_CATALOG, IMAGENET_C_CATALOG
 from dtn_det.corruptions.cells import CLEAN
+from dtn_det.datasets.coco.known_sets import COCO_O
 from dtn_det.datasets.sets import set_name
 from dtn_det.errors import ReportError
+from dtn_det.metrics import METRICS
 from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.metrics.shifts import FITS, AccuracyShift, Array
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Direction, Report, ReportModel
 from dtn_det.reports.numbers import Number, Numbers, PairedDifference
-from dtn_det.reports.overview.contents import EFFECTIVE, Key, Overview, OverviewColumn
+from dtn_det.reports.overview.coco_o import domain_means, effective_robustness
+from dtn_det.reports.overview.contents import EFFECTIVE, MEAN_AP, Key, Overview, OverviewColumn
 from dtn_det.reports.overview.grouping import SetSources
 from dtn_det.reports.overview.shifts import (
     CleanModels,
@@ -92,6 +95,7 @@ def collect_overview(
         ]
         before = [part for part in found if part.column.name in same]
         found += [part for part in _of_set(one, report, own, clean) if not _shown(part, before)]
+    found += _over_domains(sets, reports, pairs, options)
     changes = {(*pair, one.column.key): change for one in found for pair, change in one.changes.items()}
     return Overview(
         models=tuple(_model(name, reports) for name in names),
@@ -112,7 +116,8 @@ def _check_weights(sets: Sequence[SetSources]) -> None:
     seen: dict[str, tuple[str, str]] = {}
     for one in sets:
         for name, model in one.sources.models.items():
-            if not isinstance(model, ModelStore):
+            # The hash of imported results is that of their files, which are others for each set.
+            if not isinstance(model, ModelStore) or model.store.manifest.imported:
                 continue
             digest, first = seen.setdefault(name, (model.manifest.weights_hash, one.title))
             if digest != model.manifest.weights_hash:
@@ -125,9 +130,13 @@ def _check_weights(sets: Sequence[SetSources]) -> None:
 def _of_set(one: SetSources, report: Report, options: ReportOptions, clean: CleanModels) -> Iterator[_Found]:
     """Yield the numbers that stand for a set.
 
-    They are top-1 on clean images, the mean over corruptions, and, for natural shifts, the drop and the effective
-    robustness.
+    For detectors, they are AP on clean images and mPC. For classifiers, they are top-1 on clean images, the mean over
+    corruptions, and, for natural shifts, the drop and the effective robustness.
     """
+    if report.task == "detection":
+        for section in report.sections:
+            yield from _of_detectors(one, Numbers.of(report, section))
+        return
     numbers = Numbers.of(report, report.sections[0])
     which = numbers.sets[0]
     corrupted = numbers.has("mean error", which)
@@ -154,6 +163,47 @@ def _of_set(one: SetSources, report: Report, options: ReportOptions, clean: Clea
             found = _of_shifts(column, shifts, lambda own: own.effective_robustness(fit), report, options)
             beyond = [name for name, own in shifts.items() if not fit.covers(float(own.accuracies.clean[0]))]
             yield found._replace(notes={**found.notes, **dict.fromkeys(beyond, "beyond the fit")})
+
+
+def _of_detectors(one: SetSources, numbers: Numbers) -> Iterator[_Found]:
+    """Yield AP on clean images and mPC, of boxes or of masks; nothing if a section has no AP."""
+    if not numbers.sets:
+        return
+    which, metric = numbers.sets[0], METRICS[0]
+    corrupted = numbers.has(f"mPC {metric}", which)
+    kind = "mask " if numbers.section.kind == "segm" else ""
+    if any(numbers.get(model.name, which, metric, CLEAN[0]) for model in numbers.models):
+        column = _column(one, f"{kind}{'clean ' if corrupted else ''}{metric}", "%", "up")
+        yield _read(column, numbers, which, metric, CLEAN[0])
+    if corrupted:
+        yield _read(_column(one, f"{kind}mPC", "%", "up"), numbers, which, f"mPC {metric}")
+
+
+def _over_domains(
+    sets: Sequence[SetSources], reports: Mapping[str, Report], pairs: Sequence[Pair], options: ReportOptions
+) -> Iterator[_Found]:
+    """Yield the mean AP over the domains of COCO-O, and the effective robustness of detectors."""
+    if any(report.task != "detection" for report in reports.values()):
+        return
+    means = domain_means(sets, options)
+    for measure, unit, found in (
+        (MEAN_AP, "%", means),
+        (EFFECTIVE, "points", effective_robustness(means, sets, options)),
+    ):
+        if not found:
+            continue
+        changes = {
+            pair: shift_difference(found[pair[0]].values, found[pair[1]].values, options.level)
+            for pair in pairs
+            if set(pair) <= found.keys() and found[pair[0]].images == found[pair[1]].images
+        }
+        name = set_name(COCO_O)
+        yield _Found(
+            OverviewColumn(f"{name}/{set_name(measure)}", name, COCO_O, measure, "", unit, "up"),
+            {model: shift_number(own.values, options.level) for model, own in found.items()},
+            {model: own.note for model, own in found.items()},
+            {pair: change for pair, change in changes.items() if change is not None},
+        )
 
 
 def _of_shifts(

@@ -13,7 +13,11 @@ Key = str
 
 
 EFFECTIVE = "effective robustness"
-"""The accuracy on a set beyond that of models of the same clean accuracy: see :mod:`dtn_det.metrics.shifts`."""
+"""The accuracy on a set beyond that of models of the same clean accuracy: see :mod:`dtn_det.metrics.shifts`, and for
+detectors :mod:`dtn_det.reports.overview.coco_o`."""
+
+MEAN_AP = "mean AP"
+"""The mean AP of boxes over the domains of COCO-O."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class OverviewColumn:
         key: Name of the number in files, such as ``imagenet-r/top-1``.
         name: Name of the set in files.
         title: Name of the set for readers, such as ``ImageNet-R``.
-        measure: Name of the measure as papers write it: ``top-1``, ``mCE``, ``mCE_3d``, ``mean error``, ``drop`` or
-            :data:`EFFECTIVE`.
+        measure: Name of the measure as papers write it: ``top-1``, ``mCE``, ``mCE_3d``, ``mean error``, ``drop``,
+            ``AP``, ``mPC``, :data:`MEAN_AP` or :data:`EFFECTIVE`.
         known: Name of the number by which others publish it; empty if the set is not known.
         unit: Unit of the number; empty for mCE.
         direction: Which numbers are better.

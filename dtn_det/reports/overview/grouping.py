@@ -14,7 +14,7 @@ from dtn_det.robustness.store import Store
 
 _ORDER = (
     *("imagenet", "imagenet-real", "imagenet-c", "imagenet-c-bar", "imagenet-3dcc", "imagenet-r", "imagenet-a"),
-    *("imagenet-v2", "imagenet-sketch", "tiny-imagenet", "cifar-10", "cifar-100"),
+    *("imagenet-v2", "imagenet-sketch", "tiny-imagenet", "cifar-10", "cifar-100", "coco", "coco-c", "coco-o"),
 )
 """Beginnings of the names of sets, in the order of the overview; other names follow."""
 
@@ -46,11 +46,11 @@ def open_sets(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
         chosen: Names of the models to take, in this order; all if empty.
 
     Returns:
-        The sets in the order of the overview; none if the stores are of one set or of detectors.
+        The sets in the order of the overview; none if the stores are of one set.
 
     Raises:
-        ReportError: The stores of a set do not fit together, a chosen model is in none, or a folder of stores has no
-            results of classifiers.
+        ReportError: The stores of a set do not fit together, a chosen model is in none, a folder of stores has no
+            results, or some sets are of classifiers and some of detectors.
         StoreError: A store is damaged.
     """
     groups: dict[str, list[str | Path]] = {}
@@ -79,11 +79,12 @@ def open_sets(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
 
 
 def _chosen(opened: Sequence[SetSources], chosen: Sequence[str]) -> tuple[SetSources, ...]:
+    first = opened[0]
     for one in opened:
-        if one.sources.task != "classification":
+        if one.sources.task != first.sources.task:
             raise ReportError(
-                f"expected results of classifiers in a report of several sets, got detectors in {one.name}: make a "
-                "report of that store alone"
+                f"expected models of one task in a report of several sets, got {first.sources.task} in "
+                f"{first.name} and {one.sources.task} in {one.name}: make a report of each"
             )
     known = list(dict.fromkeys(name for one in opened for name in one.sources.models))
     unknown = [name for name in chosen if name not in known]

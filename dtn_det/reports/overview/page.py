@@ -36,7 +36,8 @@ def render_overview(overview: Overview, published: Sequence[PublishedRow] = ()) 
     about = overview.some_report.provenance
     titles = list(overview.titles.values())
     names = [model.name for model in overview.models]
-    who = " and ".join(names) if len(names) < _NAMED else f"{len(names)} classifiers"
+    kind = "detectors" if overview.some_report.task == "detection" else "classifiers"
+    who = " and ".join(names) if len(names) < _NAMED else f"{len(names)} {kind}"
     intervals = f"{100 * about.level:g} %, {about.replicates:,} replicates" if about.replicates else "none"
     page: str = page_template("overview.html").render(
         title=f"{who} on {titles[0] if len(titles) == 1 else f'{len(titles)} sets'}",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.formats.flat import flat_numbers
 from dtn_det.reports.formats.terminal import print_tables
+from dtn_det.reports.overview.collect import collect_overview
 from dtn_det.reports.overview.contents import Overview
+from dtn_det.reports.overview.grouping import open_sets
 from dtn_det.reports.overview.tables import overview_tables
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.system.progress import say
@@ -21,6 +25,24 @@ def print_overview(console: Console, overview: Overview, published: Sequence[Pub
     print_tables(console, overview_tables(overview, published))
     for remark in overview.remarks:
         say(console, remark)
+
+
+def print_overview_of(console: Console, folder: Path, names: Sequence[str], baseline: str | None = None) -> Overview:
+    """Compute the overview of the stores in a folder without intervals, print it, and say how to get them.
+
+    Args:
+        names: Names of the models to take.
+        baseline: See :class:`dtn_det.reports.collect.ReportOptions`.
+
+    Raises:
+        ReportError: Stores of a set do not fit together.
+        StoreError: A store is damaged.
+    """
+    options = ReportOptions(models=names, baseline=baseline, pairs=(), replicates=0)
+    overview = collect_overview(open_sets([folder], names), options)
+    print_overview(console, overview)
+    say(console, f"with intervals and differences: dtn-det report {folder} --out DIR")
+    return overview
 
 
 def flat_overview(overview: Overview) -> dict[str, dict[str, float]]:

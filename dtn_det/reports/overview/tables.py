@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dtn_det.reports.changes import is_least, least_p_value, p_decimals
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Number
-from dtn_det.reports.overview.contents import EFFECTIVE, Overview, OverviewColumn
+from dtn_det.reports.overview.coco_o import SLOPE
+from dtn_det.reports.overview.contents import EFFECTIVE, MEAN_AP, Overview, OverviewColumn
 from dtn_det.reports.tables.published import PublishedRow, published_group
 from dtn_det.reports.tables.table import (
     Column,
@@ -175,7 +176,16 @@ def _notes(overview: Overview) -> tuple[str, ...]:
             "drop: top-1 on the clean images of the same classes minus top-1 on the set, with intervals of a bootstrap "
             "over the classes, the same ones for both sets."
         )
-    if EFFECTIVE in measures:
+    if any(measure.endswith("mPC") for measure in measures):
+        said.append("mPC: AP, mean over corruptions of the mean over severities.")
+    if MEAN_AP in measures:
+        said.append(f"{MEAN_AP}: AP of boxes, mean over the six domains of COCO-O, with draws of each domain's own.")
+    if EFFECTIVE in measures and overview.some_report.task == "detection":
+        said.append(
+            f"{EFFECTIVE}: the mean over COCO-O's domains minus {SLOPE:g} x the AP on COCO's validation images (Mao et "
+            "al. 2023)."
+        )
+    elif EFFECTIVE in measures:
         said.append(
             f"{EFFECTIVE}: top-1 on the set beyond that of timm's models of the same clean top-1 that were trained on "
             "ImageNet-1k alone (Taori et al. 2020), with intervals over the classes; beyond the fit: none of these "

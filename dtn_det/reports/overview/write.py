@@ -97,7 +97,8 @@ def make_overview(
             show(done, note=overview.titles[name])
             published = published_for(report, overview.known[name]) if with_published else ()
             write_report(report, out / "sets" / name, galleries.get(name), published, tensorboard=tensorboard)
-        rows = rows_of_sets() if with_published else ()
+        classifiers = overview.some_report.task == "classification"
+        rows = rows_of_sets() if with_published and classifiers else ()
         _write_overview(overview, out, rows)
         show(len(sets))
     print_overview(console, overview, rows)
@@ -139,16 +140,15 @@ def _write_overview(overview: Overview, out: Path, published: Sequence[Published
 def _summaries(overview: Overview, *, with_published: bool) -> Iterator[tuple[Table, Report]]:
     """Yield the summary of each set and set of corruptions, as in the report of the set."""
     for name, report in overview.reports.items():
-        numbers = Numbers.of(report, report.sections[0])
-        for which in numbers.sets:
-            rows = published_for(report, overview.known[name]) if with_published and which == numbers.sets[0] else ()
-            table = summary_table(numbers, which, rows)
-            told = replace(
-                table,
-                name=f"{table.name}-{name}",
-                title=table.title.replace("Classification", overview.titles[name], 1),
-            )
-            yield explained(replace(told, footer=footer(overview))), report
+        for numbers in (Numbers.of(report, section) for section in report.sections):
+            for which in numbers.sets:
+                published = published_for(report, overview.known[name]) if with_published else ()
+                table = summary_table(numbers, which, published if which == numbers.sets[0] else ())
+                # "Classification: summary" becomes "ImageNet-R: summary", and "Boxes: summary" "COCO, boxes: summary".
+                kind, _, what = table.title.partition(": ")
+                set_title = overview.titles[name] + ("" if numbers.section.kind == "top1" else f", {kind.lower()}")
+                told = replace(table, name=f"{table.name}-{name}", title=f"{set_title}: {what}")
+                yield explained(replace(told, footer=footer(overview))), report
 
 
 def _about(overview: Overview) -> Report:
@@ -174,7 +174,7 @@ def overview_json(overview: Overview) -> str:
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "task": "classification",
+        "task": overview.some_report.task,
         "models": [asdict(model) for model in overview.models],
         "columns": [asdict(column) for column in overview.columns],
         "numbers": [

@@ -43,7 +43,7 @@ def sweep_tables(report: Report) -> tuple[Table, ...]:
                 if numbers.has(performance.mean, which):
                     found += [corruption_table(numbers, which, measure) for measure in measures]
             else:
-                found.append(metrics_table(numbers, which))
+                found.append(metrics_table(numbers, which) or summary_table(numbers, which))
         if section.kind != "top1":
             grids = (grid_table(numbers, model, "cells") for model in numbers.models)
             found += [grid for grid in grids if grid is not None]
@@ -64,8 +64,9 @@ def _of_section(report: Report, section: Section, published: Sequence[PublishedR
         calibration = calibration_table(numbers, which)
         if calibration is not None and (which == numbers.sets[0] or len(calibration.groups) > 1):
             yield calibration
-        if section.kind != "top1":
-            yield metrics_table(numbers, which)
+        metrics = metrics_table(numbers, which) if section.kind != "top1" else None
+        if metrics is not None:
+            yield metrics
         errors = error_table(numbers, which)
         if errors is not None:
             yield errors

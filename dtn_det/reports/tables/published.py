@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from dtn_det.corruptions.catalog import IMAGENET_C_CATALOG
+from dtn_det.datasets.coco.known_sets import COCO
 from dtn_det.datasets.sets import set_name
 from dtn_det.reports.contents import Kind, Report
 from dtn_det.reports.tables.table import Group, TableCell, TableRow
@@ -93,11 +94,14 @@ def published_for(report: Report, title: str = "") -> tuple[PublishedRow, ...]:
 
     Args:
         title: Title of the set of the report, such as ``ImageNet-R``; empty if nothing tells it. Without it, rows of
-            classifiers are those of ImageNet-C, and a report on other classes than ImageNet's gets none.
+            classifiers are those of ImageNet-C, and a report on other classes than ImageNet's gets none. Rows of
+            detectors are those of COCO-C.
     """
     kinds = {section.kind for section in report.sections}
     if report.task == "classification" and title not in ("", IMAGENET_C_CATALOG.title):
         return _of_set(title)
+    if report.task == "detection" and title not in ("", COCO, f"{COCO}-C"):
+        return ()
     classes = report.provenance.settings.get("classes", "imagenet")
     fitting = kinds if report.task == "detection" or classes == "imagenet" else set()
     return tuple(row for row in published_rows() if row.kind in fitting)

@@ -80,8 +80,12 @@ def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Tabl
     return found
 
 
-def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
-    """Make the table of P, mPC and rPC of detectors, with a group of rows for each average precision."""
+def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
+    """Make the table of P, mPC and rPC of detectors, with a group of rows for each average precision.
+
+    Returns:
+        The table; None for a report on clean images only, whose summary has all average precisions.
+    """
     groups: list[Group] = []
     columns: tuple[Column, ...] = ()
     for metric in LVIS_METRICS:
@@ -94,6 +98,8 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
             for column, own in zip(columns, cells, strict=True)
         ]
         groups.append(Group(_rows(numbers, fitted), metric))
+    if not groups:
+        return None
     columns = tuple(replace(column, heading=column.heading.partition(" ")[0], decimals=1) for column in columns)
     return section_table(numbers, "metrics", "every average precision", which, "Model", columns, groups)
 

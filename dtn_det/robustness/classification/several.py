@@ -13,7 +13,7 @@ from dtn_det.datasets.sets import NATURAL, candidates, set_name, set_title
 from dtn_det.errors import InputError, StoreError
 from dtn_det.robustness.classification.data import NONE, TWIN
 from dtn_det.robustness.options import ClassificationOptions
-from dtn_det.robustness.store.files import folder_name
+from dtn_det.robustness.set_words import split_set
 
 PER_SET = ("clean", "labels", "classes", "profile", "corruptions")
 """The options that may be given for a single set, as ``NAME=VALUE``."""
@@ -105,31 +105,18 @@ def plan_sets(
 
 
 def _read(word: str) -> _Named:
-    given, path = _split(word)
+    given, path = split_set(word)
     if given == TWIN:
         raise InputError(
             f"expected another name than {TWIN} for a set, got it in --set {word}: the store of clean images has this "
             f"name; name the set otherwise, such as --set my-set={path}"
-        )
-    if given is not None and (not given or folder_name(given) != given):
-        raise InputError(
-            f"expected the name of a set to be that of a folder, of letters, digits, dots, dashes and underscores, got "
-            f"{given!r} in --set {word}: name it without other signs, such as --set my-set={path}"
         )
     if not path.is_dir() and path.suffix != ".parquet":
         raise FileNotFoundError(f"expected --set to be a folder of images, got {path}: there is no such folder")
     found = recognise(path)
     if found.kind == "array_corruptions":
         found = replace(found, dataset=open_arrays(path, None).dataset)
-    return _Named(given or "", path, found)
-
-
-def _split(word: str) -> tuple[str | None, Path]:
-    """Split ``NAME=DIR``. An existing path, or a word without ``=``, is a path without a name."""
-    if Path(word).exists() or "=" not in word:
-        return None, Path(word)
-    name, _, path = word.partition("=")
-    return name, Path(path)
+    return _Named(given, path, found)
 
 
 def _own_name(one: _Named, common: Mapping[str, Sequence[str]], corruptions: Sequence[str]) -> str:

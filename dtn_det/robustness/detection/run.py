@@ -14,6 +14,7 @@ from dtn_det.corruptions.catalog import BENCHMARK
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import check_swept
+from dtn_det.datasets.coco.known_sets import coco_set_title
 from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.remarks import Remark, counted, tell
 from dtn_det.errors import InputError
@@ -38,21 +39,35 @@ if TYPE_CHECKING:
     from dtn_det.robustness.detection.models.mmdetection import OpenedConfig
 
 
-def run_detection(options: DetectionOptions, console: Console) -> Swept | None:
-    """Evaluate the units of images that the store does not hold yet.
+def run_detection(sets: Sequence[DetectionOptions], console: Console) -> list[Swept]:
+    """Evaluate the units of images that the stores do not hold yet, one set of images after the other.
+
+    The data of all sets are read and checked before the first image is evaluated.
+
+    Args:
+        sets: The options of each set, at least one, with the same models and a store of its own.
 
     Returns:
-        The evaluated models and their store; None in all processes but the first.
+        The evaluated models and the store of each set; empty in all processes but the first.
 
     Raises:
-        ValueError: Options, data, models or store do not fit; the message says what to do.
+        ValueError: Options, data, models or a store do not fit; the message says what to do.
         OSError: A file is missing or cannot be written.
     """
-    Store.check(options.store)
-    with joined(options.launcher, options.device) as (rank, device):
-        models, task = prepare_detection(options, rank, device, console)
-        _sweep_units(models, task, options.workers, rank, console)
-    return Swept(models[0].store, tuple(model.manifest.name for model in models)) if rank.is_first else None
+    for options in sets:
+        Store.check(options.store)
+    found = []
+    with joined(sets[0].launcher, sets[0].device) as (rank, device):
+        if len(sets) > 1:
+            for options in sets:
+                _data(options, _opened(options)).file_sizes()
+        for options in sets:
+            if len(sets) > 1 and rank.is_first:
+                say(console, f"{options.store.name}: {options.data_root}")
+            models, task = prepare_detection(options, rank, device, console)
+            _sweep_units(models, task, options.workers, rank, console)
+            found.append(Swept(models[0].store, tuple(model.manifest.name for model in models)))
+    return found if rank.is_first else []
 
 
 def prepare_detection(
@@ -228,6 +243,7 @@ def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corr
         InputError: Images are missing.
     """
     sizes = data.file_sizes()
+    title = coco_set_title(data.file)
     return StoreManifest(
         task="detection",
         data=data.name,
@@ -239,6 +255,7 @@ def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corr
         unit_size=unit_size,
         protocol=data.truth.protocol,
         remarks=data.remarks,
+        recognised={"dataset": title} if title else {},
         images_hash=data.truth.images_hash(sizes),
     )
 

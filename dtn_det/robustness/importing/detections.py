@@ -16,6 +16,7 @@ import numpy as np
 from dtn_det._optional import require
 from dtn_det.corruptions.identity import IMPORTED_RESULTS
 from dtn_det.datasets.coco import CocoFile, read_coco_file
+from dtn_det.datasets.coco.known_sets import coco_set_title
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.evaluation import try_evaluation
@@ -106,6 +107,7 @@ def import_detections(
     try_evaluation(annotations, truth, masks=masks)
     if not masks:
         tables = [_without_masks(table) for table in tables]
+    title = coco_set_title(file)
     store = StoreManifest(
         task="detection",
         data=annotations.name,
@@ -117,6 +119,7 @@ def import_detections(
         unit_size=_UNIT_SIZE,
         protocol=truth.protocol,
         remarks=rule_remarks(file),
+        recognised={"dataset": title} if title else {},
         imported=FORMAT,
     )
     name = name or results.resolve().name.split(".")[0]
