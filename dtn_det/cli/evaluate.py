@@ -79,10 +79,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _overview(args: argparse.Namespace, swept: Sequence[Swept], console: Console) -> None:
     """Print the overview of all sets in the folder of the stores, and write its numbers if the user wants them."""
+    from dtn_det.reports.collect import ReportOptions
     from dtn_det.reports.overview.results import flat_overview, print_overview_of
     from dtn_det.system.files import write_json
 
-    overview = print_overview_of(console, args.store, swept[0].names, args.baseline)
+    options = ReportOptions(models=swept[0].names, baseline=args.baseline, pairs=(), replicates=0)
+    overview = print_overview_of(console, args.store, options)
     if args.json is not None:
         write_json(args.json, flat_overview(overview))
 

@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     with interrupts_remembered():
         from rich.console import Console
 
+        from dtn_det.reports.collect import ReportOptions
         from dtn_det.reports.overview.results import print_overview_of
         from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
         from dtn_det.robustness.detection.models.loading import parse_sources
@@ -118,5 +119,6 @@ def run(args: argparse.Namespace) -> int:
             print_sweep_report(console, swept.store, report)
             bad = bad or any(report.bad_images.values())
         if args.sets and found:
-            print_overview_of(console, options.store, found[0].names)
+            shown = ReportOptions(models=found[0].names, pairs=(), replicates=0, evaluator=args.evaluator)
+            print_overview_of(console, options.store, shown)
         return 1 if bad else 0

@@ -103,14 +103,16 @@ def _precisions(one: SetSources, options: ReportOptions, place: int) -> dict[str
         for name, model in one.sources.models.items()
         if isinstance(model, ModelStore) and CLEAN in model.store.manifest.cells
     }
-    numbers = numbers_of_stores(models, options.replicates, options.seed + place, options.processes)
+    numbers = numbers_of_stores(
+        models, options.replicates, options.seed + place, options.processes, evaluator=options.evaluator
+    )
     found = {}
     for name, model in models.items():
         samples = numbers[name].get("bbox", {}).get(METRICS[0])
         if samples is None:
             continue
         clean = samples.cells.index(CLEAN)
-        drawn = samples.values[:, clean] if options.replicates else np.empty(0)
+        drawn = samples.values[:, clean] if len(samples.values) > 1 else np.empty(0)
         manifest = model.store.manifest
         partial = manifest.selection != "all" or samples.num_images < manifest.num_images
         found[name] = _SetPrecision(np.concatenate([samples.point[[clean]], drawn]), samples.images, partial)

@@ -27,19 +27,14 @@ def print_overview(console: Console, overview: Overview, published: Sequence[Pub
         say(console, remark)
 
 
-def print_overview_of(console: Console, folder: Path, names: Sequence[str], baseline: str | None = None) -> Overview:
-    """Compute the overview of the stores in a folder without intervals, print it, and say how to get them.
-
-    Args:
-        names: Names of the models to take.
-        baseline: See :class:`dtn_det.reports.collect.ReportOptions`.
+def print_overview_of(console: Console, folder: Path, options: ReportOptions) -> Overview:
+    """Compute the overview of the stores in a folder, print it, and say how to get intervals.
 
     Raises:
         ReportError: Stores of a set do not fit together.
         StoreError: A store is damaged.
     """
-    options = ReportOptions(models=names, baseline=baseline, pairs=(), replicates=0)
-    overview = collect_overview(open_sets([folder], names), options)
+    overview = collect_overview(open_sets([folder], options.models), options)
     print_overview(console, overview)
     say(console, f"with intervals and differences: dtn-det report {folder} --out DIR")
     return overview
