@@ -25,7 +25,7 @@ from _measure import setup_line  # noqa: E402
 from detection_evaluation import generated  # noqa: E402
 
 from dtn_det.metrics import all_cells  # noqa: E402
-from dtn_det.metrics.error_samples import error_cost_samples, error_costs  # noqa: E402
+from dtn_det.metrics.error_costs import error_cost_samples, error_costs  # noqa: E402
 from dtn_det.metrics.error_types import REPAIRS  # noqa: E402
 from dtn_det.robustness.detection.evaluation import CellDetections, CocoScorer, in_processes  # noqa: E402
 from dtn_det.robustness.detection.truth import CocoImage  # noqa: E402

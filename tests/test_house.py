@@ -119,6 +119,21 @@ def test_a_class_name_is_unique(modules: dict[str, ast.Module]) -> None:
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
+def test_no_module_hides_a_name_that_its_folder_exports(modules: dict[str, ast.Module]) -> None:
+    """Importing a module for the first time sets its name in the folder, in place of a function of this name."""
+    hidden = {
+        f"{folder}.{one.name}"
+        for path, tree in modules.items()
+        if (folder := path.removesuffix("/__init__.py")) != path
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for one in node.names
+        if f"{folder}/{one.name}.py" in modules
+        and node.module not in ("__future__", f"dtn_det.{folder.replace('/', '.')}.{one.name}")
+    }
+    assert hidden == set()
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

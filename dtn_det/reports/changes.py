@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dtn_det.metrics import CLEAN, LVIS_METRICS
 from dtn_det.metrics.cells import CorruptionSet, corruptions_of
-from dtn_det.metrics.error_samples import ERROR_METRICS
+from dtn_det.metrics.error_costs import ERROR_METRICS
 from dtn_det.reports.contents import Direction
 from dtn_det.reports.labels import title
 from dtn_det.reports.measures import corruption_measure

@@ -128,7 +128,7 @@ class Section:
             ``benchmark`` or ``extra``. A cell belongs to the set of its corruption, and the clean images belong to
             ``benchmark`` unless the model was evaluated on ``extra`` only. ``name``, ``scope`` and ``severity`` are as
             in :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error`, those of
-            :data:`SELECTIVE` and :data:`~dtn_det.metrics.error_samples.ERROR_METRICS`, and their means such as `mean
+            :data:`SELECTIVE` and :data:`~dtn_det.metrics.error_costs.ERROR_METRICS`, and their means such as `mean
             ECE`. ``value``, and the ends ``low`` and ``high`` of its
             interval (NaN without one), are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the
             number of evaluated cells in a mean, and ``expected_cells`` the number of cells in the whole set. Both are 1

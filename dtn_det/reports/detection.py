@@ -31,7 +31,7 @@ from dtn_det.metrics import (
 )
 from dtn_det.metrics.ap_samples import category_average_precision, cell_samples
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.metrics.error_samples import ERROR_METRICS, error_costs
+from dtn_det.metrics.error_costs import ERROR_METRICS, error_costs
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
 from dtn_det.reports.classes import class_metric, is_class_metric
 from dtn_det.reports.contents import Evaluator, Kind, Section

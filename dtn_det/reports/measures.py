@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dtn_det.metrics import LVIS_METRICS, METRICS
-from dtn_det.metrics.error_samples import ERROR_METRICS
+from dtn_det.metrics.error_costs import ERROR_METRICS
 from dtn_det.reports.contents import SELECTIVE, Direction, Kind
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Numbers

@@ -10,7 +10,7 @@ from coco_sets import as_arrays, confused_set, hotcoco_errors, with_copies
 
 from dtn_det.errors import InputError
 from dtn_det.metrics import CLEAN, all_cells, average_precision
-from dtn_det.metrics.error_samples import ERROR_METRICS, error_cost_samples, error_costs
+from dtn_det.metrics.error_costs import ERROR_METRICS, error_cost_samples, error_costs
 from dtn_det.metrics.error_types import OUTCOMES, REPAIRS, detection_errors
 from dtn_det.metrics.resampling import image_counts
 

@@ -18,7 +18,7 @@ from dtn_det.corruptions.catalog import BENCHMARK
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.metrics import calibration, mean_corruption_error, mean_error, mean_performance_under_corruption
-from dtn_det.metrics.error_samples import ERROR_METRICS
+from dtn_det.metrics.error_costs import ERROR_METRICS
 from dtn_det.metrics.resampling import image_counts
 from dtn_det.metrics.selective import selective_metrics
 from dtn_det.reports import detection

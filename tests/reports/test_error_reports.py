@@ -12,7 +12,7 @@ from report_stores import classifier_store, detector_store
 
 from dtn_det.errors import NothingToDrawError, ReportError
 from dtn_det.metrics import CLEAN
-from dtn_det.metrics.error_samples import ERROR_METRICS, error_costs
+from dtn_det.metrics.error_costs import ERROR_METRICS, error_costs
 from dtn_det.metrics.error_types import ERROR_TYPES, REPAIRS
 from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.reports.collect import ReportOptions, collect

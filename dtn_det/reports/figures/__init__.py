@@ -13,7 +13,7 @@ require("matplotlib", "report")
 from matplotlib.figure import Figure
 
 from dtn_det.errors import NothingToDrawError
-from dtn_det.metrics.error_samples import ERROR_METRICS
+from dtn_det.metrics.error_costs import ERROR_METRICS
 from dtn_det.reports.contents import KIND_TITLES, Report, Section
 from dtn_det.reports.figures.curves import draw_corruptions, draw_severities
 from dtn_det.reports.figures.data import FigureData

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.metrics import CLEAN
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.metrics.error_samples import ERROR_METRICS
+from dtn_det.metrics.error_costs import ERROR_METRICS
 from dtn_det.metrics.error_types import REPAIRS
 from dtn_det.reports.contents import ReportModel
 from dtn_det.reports.labels import joined_notes, model_note, title
