@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtn_det.corruptions.cells import Cell
+from dtn_det.datasets.remarks import agreeing
 from dtn_det.errors import StoreError
 from dtn_det.metrics import (
     CLEAN,
@@ -287,17 +288,21 @@ def detection_section(
     remarks: list[str] = []
     shown = []
     for name, metrics in models.items():
+        zero = []
         for samples in metrics.values():
             if is_class_metric(samples.metric):
                 continue
             is_cost = samples.metric in ERROR_METRICS
             if not is_cost and not _has_clean_performance(samples):
-                remarks.append(f"{name}: nothing is found on clean images, P {samples.metric} is 0 and rPC undefined")
+                zero.append(samples.metric)
                 rows += _clean_rows(name, samples, level)
                 samples = _without_clean(samples)
             for which in sets_of(samples.cells):
                 found = _intervals(samples, which, level)
                 rows += number_rows(name, which, found, samples.cells)
+        if zero:
+            told = agreeing(len(zero), f"{', '.join(zero)} {{is|are}}")
+            remarks.append(f"{name}: {told} 0 on clean images, so that rPC is undefined")
     for first, second in pairs:
         one, other = models[first], models[second]
         for metric in [metric for metric in one if metric in other and not is_class_metric(metric)]:
