@@ -119,7 +119,8 @@ def read_by_package(
 
     * ``test``: all weights must fit, and norms take the options that they were trained with.
     * ``start``, training from the weights of another training: weights that fit are loaded and all other weights are
-      logged, as in MMEngine. Norms keep their own options, with a warning if the file has different options.
+      logged, as in MMEngine. A file of which no weight fits is refused. Norms keep their own options, with a warning if
+      the file has different options.
     * ``resume``: all weights must fit, and the options must be the same.
 
     URLs whose schemes only MMEngine supports, such as ``torchvision://``, are loaded by MMEngine.
@@ -173,6 +174,10 @@ def _load(
             if isinstance(layer, CarriesOptions):
                 layer.keeps_options = True
         loaded = fit_weights(model, content, source, weights=weights, options="keep", partial=True)
+        own_shapes = {name: value.shape for name, value in model.state_dict().items() if hasattr(value, "shape")}
+        if not any(own_shapes.get(name) == getattr(value, "shape", None) for name, value in loaded.state.items()):
+            # Raises with the cause, because a training that takes nothing from the file is not what the user asked for.
+            fit_weights(model, content, source, weights=weights, advice=advice)
         given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
         fresh = find_fresh_norms(model, loaded.state)
         told, warnings = describe_fresh_norms(fresh, "init='layernorm' among the options of the norms")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dtn_det.checkpoints.fresh_norms import find_fresh_norms
+from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN
 from dtn_det.training.run import read_by_package
 
@@ -50,3 +51,12 @@ def test_norms_without_weights_in_the_file_are_not_fresh() -> None:
     assert len(find_fresh_norms(model, ["norm.weight", "norm.bias", "head.weight"])) == 1
     assert find_fresh_norms(model, ["head.weight"]) == ()
     assert find_fresh_norms(model, model.state_dict()) == ()
+
+
+def test_a_file_of_which_nothing_fits_is_no_start(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"other.weight": torch.ones(3)}}, tmp_path / "a.pth")
+    runner: Any = SimpleNamespace(model=net(DTN(8, 2)), rank=0, load_checkpoint=None)
+    read_by_package(runner, "start", "name another for load_from", lambda line: None)
+    message = r"The file holds other\.weight, none of which the model has\. Name another for load_from"
+    with pytest.raises(CheckpointError, match=message):
+        runner.load_checkpoint(str(tmp_path / "a.pth"))
