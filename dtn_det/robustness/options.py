@@ -132,6 +132,8 @@ class DetectionOptions(SweepOptions):
         split: Dataloader of the config, ``test`` or ``val``.
         channel_order: Order of the colour channels in the images that are corrupted.
         cfg_options: Values that replace values of the config, as ``KEY=VALUE``.
+        evaluator: What will compute the numbers of the detections: ``hotcoco``, or ``faster-coco-eval`` for a second
+            opinion.
     """
 
     models: Sequence[DetectorSource]
@@ -142,5 +144,6 @@ class DetectionOptions(SweepOptions):
     split: str = "test"
     channel_order: ChannelOrder = "rgb"
     cfg_options: Sequence[str] | None = None
+    evaluator: str = "hotcoco"
     batch_size: int = 4
     unit_size: int = 16

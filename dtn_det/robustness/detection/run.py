@@ -25,6 +25,7 @@ from dtn_det.robustness.detection.images import BadImage, CellImages
 from dtn_det.robustness.detection.models.detector import Detector
 from dtn_det.robustness.detection.models.loading import load_pixel_model
 from dtn_det.robustness.detection.models.pixels import detector_of
+from dtn_det.robustness.detection.second_opinion import check_rule
 from dtn_det.robustness.detection.task import DetectionTask
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.options import DetectionOptions
@@ -109,6 +110,8 @@ def prepare_detection(
     if any(detector.gives_masks for detector in detectors):
         _check_masks(data, tell_user)
     tell(data.remarks, tell_user)
+    if options.evaluator != "hotcoco":
+        check_rule(data.truth)
     if rank.is_first:
         with_masks = data.truth.has_masks and any(detector.gives_masks for detector in detectors)
         try_evaluation(data.file.path, data.truth, masks=with_masks)

@@ -15,6 +15,18 @@ from dtn_det.robustness.detection.evaluation import CellDetections
 from dtn_det.robustness.detection.truth import CocoTruth
 
 
+def check_rule(truth: CocoTruth) -> None:
+    """Check that a data set is evaluated by COCO's rule, the only one that faster-coco-eval is used for.
+
+    Raises:
+        InputError: The data set is evaluated by LVIS's rule.
+    """
+    if truth.frequencies:
+        raise InputError(
+            "expected COCO's rule for a second opinion of faster-coco-eval, got LVIS's: leave --evaluator out"
+        )
+
+
 class SecondOpinion:
     """Evaluation by faster-coco-eval: its reading, IoUs, matching, precision curves and summary.
 
@@ -29,10 +41,7 @@ class SecondOpinion:
     """
 
     def __init__(self, truth: CocoTruth, bad: Collection[int] = ()) -> None:
-        if truth.frequencies:
-            raise InputError(
-                "expected COCO's rule for a second opinion of faster-coco-eval, got LVIS's: leave --evaluator out"
-            )
+        check_rule(truth)
         self.truth = truth
         self.ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
         self._coco = require("faster_coco_eval", "det").COCO(coco_content(truth))

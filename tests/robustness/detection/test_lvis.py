@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_detection_evaluation import fill
 
+from dtn_det.cli.main import main
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import InputError
 from dtn_det.metrics import LVIS_METRICS, average_precision
@@ -154,6 +155,16 @@ def test_what_knows_no_lvis_refuses_it(folder):
         SecondOpinion(truth)
     with pytest.raises(InputError, match="COCO's rule to find the types of errors, got LVIS's"):
         CocoScorer(truth).errors(detections_of(truth, 0), "bbox")
+
+
+def test_the_second_opinion_is_refused_before_the_sweep(folder, monkeypatch, capsys):
+    lvis_data(folder, federated_set(0))
+    (folder / "lvis_model.py").write_text("def detect(images):\n    raise AssertionError\n")
+    monkeypatch.chdir(folder)
+    words = ["mpc", "python:lvis_model:detect", "--data-root", ".", "--store", "store", "--category-ids", "dataset"]
+    assert main([*words, "--evaluator", "faster-coco-eval", "--workers", "0", "--device", "cpu"]) == 1
+    assert "COCO's rule for a second opinion of faster-coco-eval, got LVIS's: leave" in capsys.readouterr().err
+    assert not (folder / "store").exists()
 
 
 def test_the_lists_are_part_of_the_data(folder):
