@@ -349,6 +349,12 @@ def test_ties_as_shown_share_a_mark():
     assert marks([1.0, 1.0]) == ["best", "best"]
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_zero_is_never_marked(direction):
+    assert marks([0.0, 0.04, -0.04], direction) == ["", "", ""]
+    assert marks([0.0, -1.0, -2.0], "up") == ["", "second", ""]
+
+
 def test_only_what_is_comparable_is_ranked():
     part = TableCell(9.0, marks=frozenset({"partial"}), note="partial (3/5)")
     assert marks([1.0, 2.0, part]) == ["", "best", ""]
@@ -367,7 +373,7 @@ def test_nothing_shown_is_better_than_the_best(values, direction, decimals):
     found = marks(values, direction, decimals)
     best = max(known, default=math.nan) if direction == "up" else min(known, default=math.nan)
     for value, mark in zip(values, found, strict=True):
-        is_best = value is not None and len(known) > 1 and float(f"{value:.{decimals}f}") == best
+        is_best = value is not None and len(known) > 1 and float(f"{value:.{decimals}f}") == best != 0
         assert (mark == "best") == is_best
 
 

@@ -204,6 +204,7 @@ def ranked(
 ) -> tuple[TableCell, ...]:
     """Mark the best number, and the second best if at least three are compared; numbers shown as equal share a mark.
 
+    A zero is never marked: it is the AP of models that find nothing, and the cost of errors that were not looked at.
     Partial numbers, which cover only some of the cells or images, are not compared, unless all numbers are partial in
     the same way.
 
@@ -224,6 +225,7 @@ def ranked(
     marks: dict[float, Mark] = {order[0]: "best"}
     if len(compared) >= _RANKED_WITH_SECOND and len(order) > 1:
         marks[order[1]] = "second"
+    marks.pop(0.0, None)
     return tuple(
         replace(cell, marks=cell.marks | {marks[shown[place]]}) if shown.get(place) in marks else cell
         for place, cell in enumerate(cells)
