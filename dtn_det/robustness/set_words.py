@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from dtn_det.errors import InputError
+from dtn_det.errors import InputError, StoreError
 from dtn_det.robustness.store.files import folder_name
 
 
@@ -26,3 +27,32 @@ def split_set(word: str) -> tuple[str, Path]:
             f"{name!r} in --set {word}: name it without other signs, such as --set my-set={path}"
         )
     return name, Path(path)
+
+
+def check_folder_of_stores(store: Path) -> None:
+    """Check that the folder for the stores of several sets is not the store of one set.
+
+    Raises:
+        StoreError: It is.
+    """
+    if (store / "store.json").is_file():
+        raise StoreError(
+            f"expected --store to be a folder for the stores of several sets, got {store}, the store of one set: name "
+            "another folder, or one that holds this store"
+        )
+
+
+def check_names(sets: Iterable[tuple[str, Path]]) -> None:
+    """Check that sets have different names, also on disks that do not tell capitals from small letters.
+
+    Raises:
+        InputError: Two sets have the same name.
+    """
+    named: dict[str, Path] = {}
+    for name, path in sets:
+        other = named.setdefault(name.casefold(), path)
+        if other is not path:
+            raise InputError(
+                f"expected sets of different names, got {name!r} for {other} and for {path}: leave one out, or give "
+                f"them names, such as --set first={other} --set second={path}"
+            )

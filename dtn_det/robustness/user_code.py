@@ -5,11 +5,32 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from dtn_det.errors import InputError
 
 PYTHON = "python:"
+
+
+def call_factory(function: Callable[[], Any], source: str, what: str) -> Any:
+    """Return what a function of the user makes when it is called without arguments.
+
+    Args:
+        source: The text that names the function.
+        what: What the function should make, such as ``'a model'``.
+
+    Raises:
+        InputError: The function fails.
+    """
+    try:
+        return function()
+    # Third-party code may raise anything.
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"expected {source!r} to make {what} when it is called without arguments, got {type(error).__name__}: "
+            f"{error}: mend it"
+        ) from error
 
 
 def import_callable(source: str) -> tuple[str, Any]:

@@ -10,10 +10,10 @@ from dtn_det.datasets.arrays.corrupted import open_arrays
 from dtn_det.datasets.folders.label_maps import CLASSES, SUBSETS, naming
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.sets import NATURAL, candidates, set_name, set_title
-from dtn_det.errors import InputError, StoreError
+from dtn_det.errors import InputError
 from dtn_det.robustness.classification.data import NONE, TWIN
 from dtn_det.robustness.options import ClassificationOptions
-from dtn_det.robustness.set_words import split_set
+from dtn_det.robustness.set_words import check_folder_of_stores, check_names, split_set
 
 PER_SET = ("clean", "labels", "classes", "profile", "corruptions")
 """The options that may be given for a single set, as ``NAME=VALUE``."""
@@ -81,24 +81,16 @@ def plan_sets(
         FileNotFoundError: There is no such folder.
         StoreError: The folder of the stores is a store itself.
     """
-    if (options.store / "store.json").is_file():
-        raise StoreError(
-            f"expected --store to be a folder for the stores of several sets, got {options.store}, the store of one "
-            "set: name another folder, or one that holds this store"
-        )
+    check_folder_of_stores(options.store)
     sets = [_read(word) for word in words]
     common = {option: [word for word in per_set.get(option, ()) if "=" not in word] for option in PER_SET}
-    named: dict[str, _Named] = {}
+    listed = []
     for one in sets:
         name = one.given or _own_name(one, common, per_set.get("corruptions", ()))
         _check_name(name, one, _words_of(name, per_set.get("classes", ())) or common["classes"])
-        twin = next((other for other in named if other.casefold() == name.casefold()), None)
-        if twin is not None:
-            raise InputError(
-                f"expected sets of different names, got {name!r} for {named[twin].path} and for {one.path}: leave one "
-                f"out, or give them names, such as --set first={named[twin].path} --set second={one.path}"
-            )
-        named[name] = one
+        listed.append((name, one))
+    check_names((name, one.path) for name, one in listed)
+    named = dict(listed)
     chosen = {option: _divided(option, per_set.get(option, ()), named) for option in PER_SET}
     on_disk = all(one.found.kind in _ON_DISK for one in sets)
     return tuple(_of_set(name, one, options, chosen, on_disk) for name, one in named.items())

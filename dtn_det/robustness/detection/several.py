@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dtn_det.datasets.coco.known_sets import COCO_O, DOMAINS, domain_of, missing_domains
 from dtn_det.datasets.sets import set_name
-from dtn_det.errors import InputError, StoreError
+from dtn_det.errors import InputError
 from dtn_det.robustness.options import DetectionOptions
-from dtn_det.robustness.set_words import split_set
+from dtn_det.robustness.set_words import check_folder_of_stores, check_names, split_set
 from dtn_det.robustness.store.files import folder_name
 
 
@@ -32,21 +32,10 @@ def plan_detection_sets(words: Sequence[str], options: DetectionOptions) -> tupl
     given = [f"--{name.replace('_', '-')}" for name in ("data_root", "ann", "images") if getattr(options, name)]
     if given:
         raise InputError(f"expected --set alone to name the data, got {' and '.join(given)} too: leave it out")
-    if (options.store / "store.json").is_file():
-        raise StoreError(
-            f"expected --store to be a folder for the stores of several sets, got {options.store}, the store of one "
-            "set: name another folder"
-        )
-    named: dict[str, Path] = {}
-    for name, folder in (found for word in words for found in _read(word)):
-        twin = next((other for other in named if other.casefold() == name.casefold()), None)
-        if twin is not None:
-            raise InputError(
-                f"expected sets of different names, got {name!r} for {named[twin]} and for {folder}: leave one out, or "
-                f"give them names, such as --set first={named[twin]} --set second={folder}"
-            )
-        named[name] = folder
-    return tuple(replace(options, data_root=str(folder), store=options.store / name) for name, folder in named.items())
+    check_folder_of_stores(options.store)
+    named = [found for word in words for found in _read(word)]
+    check_names(named)
+    return tuple(replace(options, data_root=str(folder), store=options.store / name) for name, folder in named)
 
 
 def _read(word: str) -> Iterator[tuple[str, Path]]:

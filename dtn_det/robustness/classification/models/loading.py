@@ -15,7 +15,7 @@ from dtn_det.metrics import BASELINES
 from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.robustness.store.files import check_name
-from dtn_det.robustness.user_code import import_callable
+from dtn_det.robustness.user_code import call_factory, import_callable
 
 
 def load_classifier(
@@ -136,14 +136,7 @@ def load_python(source: str, *, adapting: bool = False) -> Classifier:
         ValueError: There is no such function, it fails, or it returns something else.
     """
     function_name, function = import_callable(source)
-    try:
-        made = function()
-    # Third-party code may raise anything.
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"expected {source!r} to make a model when it is called without arguments, got {type(error).__name__}: "
-            f"{error}: mend it"
-        ) from error
+    made = call_factory(function, source, "a model")
     network, prepare = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit_range)
     if not isinstance(network, nn.Module) or not callable(prepare):
         raise InputError(

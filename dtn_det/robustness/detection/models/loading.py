@@ -21,7 +21,7 @@ from dtn_det.robustness.detection.models.pixels import PixelModel
 from dtn_det.robustness.options import DetectorSource
 from dtn_det.robustness.store.files import check_name
 from dtn_det.robustness.store.manifest import hash_weights
-from dtn_det.robustness.user_code import PYTHON, import_callable
+from dtn_det.robustness.user_code import PYTHON, call_factory, import_callable
 
 PREFIXES = (PYTHON, "torchvision:", "hf:", "onnx:")
 FORMS = (
@@ -111,14 +111,7 @@ def load_python_detector(source: str) -> PixelModel:
     """
     name, function = import_callable(source)
     if _is_factory(function):
-        try:
-            made = function()
-        # Third-party code may raise anything.
-        except (Exception, SystemExit) as error:
-            raise InputError(
-                f"expected {source!r} to make a detector when it is called without arguments, got "
-                f"{type(error).__name__}: {error}: mend it"
-            ) from error
+        made = call_factory(function, source, "a detector")
         if not callable(made):
             raise InputError(
                 f"expected {source!r} to return a function from a list of images to boxes, got "
